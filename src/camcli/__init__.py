@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from camcli.engine.network import Network
     from camcli.images.transform import Preprocess
     from camcli.images.view import View
+    from camcli.images.volumes import VolumePreprocess
     from camcli.models.load import load
     from camcli.runs.api.drawing import ImageExplanation
     from camcli.runs.api.explain import explain
@@ -44,6 +45,7 @@ _HOMES = {
     "RequestError": "base.errors",
     "Run": "runs.explain.run",
     "View": "images.view",
+    "VolumePreprocess": "images.volumes",
     "explain": "runs.api.explain",
     "load": "models.load",
 }
@@ -68,6 +70,7 @@ __all__ = [
     "RequestError",
     "Run",
     "View",
+    "VolumePreprocess",
     "explain",
     "load",
 ]

@@ -147,8 +147,8 @@ IMAGES = [
     later("explain -m tiny.py:make bad/zeros.jpg", "nothing but zeros", code=1),
     later("explain -m tiny.py:make bad/cut.png", "damaged or cut short", code=1),
     later("explain -m tiny.py:make bad/a.pdf", ".pdf files are not read", "pdftoppm", code=1),
-    later("explain -m tiny.py:make bad/a.npy", ".npy files are not read", "PNG or TIFF", code=1),
-    later("explain -m tiny.py:make bad/a.dcm", ".dcm files are not read", "16-bit PNG", code=1),
+    later("explain -m tiny.py:make bad/a.npy", "an array of shape 4", "(height, width, bands)", code=1),
+    later("explain -m tiny.py:make bad/a.dcm", "DICOM", code=1),
     at_once("explain a.png -O a.png", "--out a.png is a file, not a folder"),
 ]
 
@@ -218,7 +218,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.effect_noise((64, 64), 50).save(folder / "bad/whole.png")
     whole = (folder / "bad/whole.png").read_bytes()
     torch.save(torch.nn.Conv2d(3, 3, 1), folder / "whole.pt")
-    np.save(folder / "bad/a.npy", np.zeros((4, 4, 3), np.uint8))
+    np.save(folder / "bad/a.npy", np.zeros(4, np.uint8))
     contents: dict[str, str | bytes] = {
         "tiny.py": TINY,
         "broken.py": "def make(:",

@@ -262,15 +262,16 @@ def test_another_trouble_is_not_called_one_of_channels(code):
 
 def test_pictures_are_no_images_of_four_channels(code, paint):
     paint("in/a.png")
-    with pytest.raises(RequestError, match="takes 4 channels, and image files have 3") as caught:
-        Run(Job(model=code("four"), inputs=("in",), out="out"))
-    assert "camcli.explain(arrays" in caught.value.hint
+    with Run(Job(model=code("four"), inputs=("in",), out="out", device="cpu")) as run:
+        [[one]] = list(run)
+    assert "has 3 bands, and mine.py:four takes 4 channels" in one.error
+    assert "TIFF and NPY" in one.error
 
 
 def test_a_picture_to_compare_with_is_no_image_of_four_channels(code, paint):
     model = f"{code('four')}_features"
     paint("in/a.png")
-    with pytest.raises(RequestError, match="an image has 3 channels, and the model takes 4"):
+    with pytest.raises(RequestError, match=r"has 3 bands, and .* takes 4 channels"):
         Run(Job(model=model, inputs=("in",), target=("similar:in/a.png",), out="out"))
 
 
@@ -352,8 +353,7 @@ def test_arrays_are_levelled_like_pictures(code):
     grey = np.full((32, 32), 1024, np.uint16)
     for given in (grey, grey[..., None], Image.fromarray(grey)):
         [one] = camcli.explain(given, model=code("grey"), layer="stem", range=(0, 4095))
-        assert one.score == pytest.approx(10 * 64 / 255, abs=1e-4)
-    # Finer than 255 levels where it is no image.
+        assert one.score == pytest.approx(10 * 1024 / 4095, rel=1e-5)  # finer than 255 levels
     [one] = camcli.explain(np.full((8, 8, 4), 1024, np.uint16), model=code("four"), range=(0, 4095))
     assert one.score == pytest.approx(10 * 1024 / 4095, rel=1e-5)
     [one] = camcli.explain(np.full((8, 8, 4), 51, np.uint8), model=code("four"))
@@ -365,9 +365,9 @@ def test_arrays_are_levelled_like_pictures(code):
 def test_several_arrays_and_arrays_that_do_not_fit(code):
     batch = np.stack([np.full((8, 8, 4), value, np.float32) for value in (0.2, 0.4)])
     assert [one.score for one in camcli.explain(batch, model=code("four"))] == pytest.approx([2, 4], rel=1e-5)
-    with pytest.raises(PictureError, match="it has 5 channels, and the model takes 4"):
+    with pytest.raises(PictureError, match=r"has 5 bands, and mine\.py:four takes 4 channels"):
         list(camcli.explain(np.zeros((8, 8, 5), np.float32), model=code("four")))
-    with pytest.raises(PictureError, match="an image has 3 channels, and the model takes 4"):
+    with pytest.raises(PictureError, match=r"has 3 bands, and mine\.py:four takes 4 channels"):
         list(camcli.explain(np.zeros((8, 8, 3), np.uint8), model=code("four")))
     with pytest.raises(PictureError, match="is not an image"):
         list(camcli.explain(np.zeros(8, np.uint8), model=code("grey")))

@@ -205,11 +205,11 @@ def test_the_model_sees_and_the_overlay_shows_the_same_values(go):
     saved(np.tile(np.array([[0, 2048]], np.uint16), (16, 8)), "p/b.png")
     job = {"target": ("red",), "layers": ("stem",), "save": ("overlay-png",), "alpha": 0.0}
     [_], [plain] = go("p", **job)
-    assert plain.score == pytest.approx(10 * 4 / 255, abs=1e-4)  # 2048 of 65535 is 8 of 255, in half of it
+    assert plain.score == pytest.approx(10 * 1024 / 65535, rel=1e-5)  # not rounded to 4 of 255 levels
     assert "uses only 3.1%" in plain.notes[0]
     [one], [other] = go("p", **job, range="0,4095", out="ranged")
-    assert one.score == pytest.approx(10 * 64 / 255, abs=1e-4)
-    assert other.score == pytest.approx(10 * 64 / 255, abs=1e-4)
+    assert one.score == pytest.approx(10 * 1024 / 4095, rel=1e-5)
+    assert other.score == pytest.approx(10 * 1024 / 4095, rel=1e-5)
     assert np.unique(np.asarray(Image.open("ranged/p/a.png.overlay.png"))).tolist() == [64]
 
 
@@ -227,4 +227,4 @@ def test_the_run_says_it_once(tiny):
 def test_python_takes_a_range_as_numbers(tiny):
     saved(np.full((16, 16), 1024, np.uint16))
     [one] = camcli.explain("a.png", model=tiny, target="red", layer="stem", range=(0, 4095))
-    assert one.score == pytest.approx(10 * 64 / 255, abs=1e-4)
+    assert one.score == pytest.approx(10 * 1024 / 4095, rel=1e-5)

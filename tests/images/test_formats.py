@@ -54,12 +54,20 @@ def test_nothing_is_both_read_and_not():
 
 def test_what_folders_hold_and_is_not_read_is_counted_once(here):
     lay(
-        "p/a.jpg", "p/b.CR2", "p/c.dcm", "p/d.txt", "p/e.json", "p/sub/f.cr2", "p/.g.cr2", "p/.h/i.cr2", "p/j.jxl/k.png"
+        "p/a.jpg",
+        "p/b.CR2",
+        "p/c.nrrd",
+        "p/d.txt",
+        "p/e.json",
+        "p/sub/f.cr2",
+        "p/.g.cr2",
+        "p/.h/i.cr2",
+        "p/j.jxl/k.png",
     )
     unread = SkippedFiles()
     assert [one.name for one in find(["p", "p/sub"], out=Path("out"), skipped=unread)] == ["p/a.jpg", "p/j.jxl/k.png"]
-    assert unread.counts == Counter({".cr2": 2, ".dcm": 1})
-    assert unread.describe().startswith("3 files are not read: 2 .cr2, 1 .dcm (")
+    assert unread.counts == Counter({".cr2": 2, ".nrrd": 1})
+    assert unread.describe().startswith("3 files are not read: 2 .cr2, 1 .nrrd (")
     assert "raw" in unread.describe()
     assert SkippedFiles().describe() == ""
 

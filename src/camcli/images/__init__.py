@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Literal
 
 from camcli.base.errors import RequestError
@@ -16,6 +17,7 @@ GROUP_PATTERN = re.compile(rf"[1-9]\d{{0,5}}|{BY_FOLDER}", re.ASCII)
 
 # The value range of an image of more than 8 bits that is taken from its own least and greatest value.
 AUTO_RANGE = "auto"
+PERCENTILES = re.compile(r"([0-9.]+)%\s*,\s*([0-9.]+)%", re.ASCII)
 # Pages of a file with several: the first, or all; others are given by number.
 FIRST_PAGE, ALL_PAGES = "first", "all"
 PAGES_PATTERN = re.compile(r"[1-9]\d{0,8}(-[1-9]\d{0,8})?", re.ASCII)
@@ -53,24 +55,95 @@ def parse_every(words: str) -> tuple[float, int]:
 
 
 def parse_value_range(words: str) -> tuple[float, float] | None:
-    """Return the least and greatest value of a range such as ``0,4095``; None for ``auto`` or an empty text.
+    """Return the values of black and white of ``0,4095``, or of a window ``40/400``: its centre and its width.
+
+    None for an empty text, and where each image has its own: ``auto`` and percentiles (see :func:`parse_percentiles`).
 
     Raises:
         RequestError: the text is not a range.
     """
-    if words in ("", AUTO_RANGE):
+    if not words or parse_percentiles(words):
         return None
     try:
-        low, high = (float(word) for word in words.split(","))
+        if "/" in words:
+            centre, width = (float(word) for word in words.split("/"))
+            low, high = centre - width / 2, centre + width / 2
+        else:
+            low, high = (float(word) for word in words.split(","))
     except ValueError:
         low = high = 0.0
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise RequestError(
             f"range cannot be {words!r}",
-            "give the values that become black and white, the smaller first: 0,4095 (of 12 bits), -1000,400; or "
-            f"{AUTO_RANGE} for each file's own least and greatest",
+            "give the values that become black and white, the smaller first: 0,4095 (of 12 bits), -1000,400; or a "
+            f"window's centre and width: 40/400; or percentiles of each file: 1%,99%; or {AUTO_RANGE} for its own "
+            "least and greatest",
         )
     return low, high
+
+
+def describe_range(words: str) -> str:
+    """Return what becomes black and white by a range, in words."""
+    if not words:
+        return "0 and the greatest value of the data type; of DICOM images, their own window"
+    if limits := parse_value_range(words):
+        return f"{limits[0]:g} and {limits[1]:g}"
+    return "the least and greatest value of each image" if words == AUTO_RANGE else f"{words} of each image's values"
+
+
+def parse_percentiles(words: str) -> tuple[float, float] | None:
+    """Return the percentiles of a range such as ``1%,99%``; 0 and 100 for ``auto``; None for another range."""
+    if words == AUTO_RANGE:
+        return 0.0, 100.0
+    match = PERCENTILES.fullmatch(words.strip())
+    try:
+        low, high = (float(word) for word in match.groups()) if match else (0.0, 0.0)
+    except ValueError:
+        return None
+    return (low, high) if 0 <= low < high <= 100 else None
+
+
+BAND_NUMBER = re.compile(r"[1-9]\d{0,5}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """Bands of an image, counted from 1.
+
+    Attributes:
+        chosen: those that the model gets, in its order; empty for all.
+        shown: those that are drawn as red, green and blue, or a single one as grey; empty for the first three chosen,
+            or the first where there are fewer.
+    """
+
+    chosen: tuple[int, ...] = ()
+    shown: tuple[int, ...] = ()
+
+
+def parse_bands(chosen: str, shown: str = "") -> Bands | None:
+    """Return the bands of ``8,4,3`` and those to be drawn; None if neither is given.
+
+    Raises:
+        RequestError: a text is no list of numbers, or more or fewer than one or three are to be drawn.
+    """
+    if not (chosen or shown):
+        return None
+    bands = Bands(_parse_band_numbers("bands", chosen), _parse_band_numbers("rgb", shown))
+    if len(bands.shown) not in (0, 1, 3):
+        raise RequestError(
+            f"rgb cannot be {shown!r}", "give the bands drawn as red, green and blue: 4,3,2; or one, drawn as grey"
+        )
+    return bands
+
+
+def _parse_band_numbers(name: str, words: str) -> tuple[int, ...]:
+    numbers = [word.strip() for word in words.split(",")] if words else []
+    if not all(BAND_NUMBER.fullmatch(one) for one in numbers):
+        raise RequestError(
+            f"{name} cannot be {words!r}",
+            "give numbers of an image's bands, counted from 1, in the model's order: 4,3,2,8",
+        )
+    return tuple(map(int, numbers))
 
 
 def parse_page_ranges(words: str) -> tuple[tuple[int, int | None], ...]:

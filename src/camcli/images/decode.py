@@ -2,7 +2,7 @@
 
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 
 from camcli.base import weight_files
 from camcli.base.errors import PictureError, RequestError
-from camcli.images import archives, jpeg, opening
+from camcli.images import Bands, archives, arrays, dicom, jpeg, opening
 from camcli.images.address import to_url
-from camcli.images.depth import read_depth, to_eight_bits, to_unit_values
-from camcli.images.file_info import NO_INFO, FileInfo, read_file_info
+from camcli.images.decoded import DecodedPicture
+from camcli.images.depth import read_depth, scale_values
+from camcli.images.file_info import read_file_info
 from camcli.images.files import open_file, read_stamp
 from camcli.images.formats import FORMATS, explain_unreadable, suffix_of
 from camcli.images.frames import seek_page
@@ -41,40 +42,12 @@ SWAPS_SIDES, FLIPS_X, FLIPS_Y = frozenset({5, 6, 7, 8}), frozenset({2, 3, 6, 7})
 REDUCIBLE_FORMATS, DIVISORS = frozenset({"JPEG", "MPO"}), (8, 4, 2)
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedPicture:
-    """A decoded image, perhaps at a fraction of its size.
-
-    Attributes:
-        image: upright, RGB.
-        size: width and height of the whole upright image, in the file's pixels.
-        box: x0, y0, x1, y1 of the whole image in ``image``, whose last pixels stand for fewer of the file's where the
-            size is not a multiple of the divisor.
-        notes: remarks on how the image was read.
-        planes: the values in 0..1, ``(h, w, channels)``, of an array with channels other than 1 or 3; ``image`` then
-            shows the first of them.
-        info: what the file says about how the pixels are shown.
-    """
-
-    image: Image.Image
-    size: tuple[int, int]
-    box: tuple[float, float, float, float]
-    notes: tuple[str, ...] = ()
-    planes: np.ndarray | None = None
-    info: FileInfo = NO_INFO
-
-    @classmethod
-    def at_full_size(
-        cls, image: Image.Image, notes: tuple[str, ...] = (), info: FileInfo = NO_INFO
-    ) -> "DecodedPicture":
-        """Return an image that was decoded at its full size."""
-        return cls(image, image.size, (0.0, 0.0, float(image.width), float(image.height)), notes, info=info)
-
-
 # --- decode -------------------------------------------------------------------------------------------------------
 
 
-def decode(path: Path, background: str = "#ffffff", value_range: str = "", page: int = 0) -> Image.Image:
+def decode(
+    path: Path, background: str = "#ffffff", value_range: str = "", page: int = 0, bands: Bands | None = None
+) -> Image.Image:
     """Decode an image file to an upright 8-bit RGB image.
 
     EXIF orientation is applied. Values of more than 8 bits are scaled by the full range of their type (65535 becomes
@@ -84,14 +57,15 @@ def decode(path: Path, background: str = "#ffffff", value_range: str = "", page:
         path: an image of one of ``FORMATS``, whatever its suffix.
         background: a colour such as ``#ffffff``.
         value_range: for images of more than 8 bits, the values that become 0 and 255: ``LOW,HIGH``, or ``auto``; see
-            :func:`camcli.images.depth.to_eight_bits`.
+            :func:`camcli.images.depth.scale_values`.
         page: number of the page, from 1; 0 for the first.
+        bands: the bands to take and to show, of an image that need not be of colours; None for a picture.
 
     Raises:
         PictureError: the file holds no complete image; the message gives the reason without the path.
         RequestError: ``background`` is not a colour.
     """
-    return decode_reduced(path, never_reduce, background, value_range, page).image
+    return decode_reduced(path, never_reduce, background, value_range, page, bands=bands).image
 
 
 def decode_reduced(
@@ -100,6 +74,7 @@ def decode_reduced(
     background: str = "#ffffff",
     value_range: str = "",
     page: int = 0,
+    bands: Bands | None = None,
     admit: Callable[[int], object] = lambda pixels: None,
 ) -> DecodedPicture:
     """Decode an image file as :func:`decode` does, a JPEG perhaps at a half, a quarter or an eighth of its size.
@@ -107,7 +82,7 @@ def decode_reduced(
     The JPEG decoder then transforms fewer frequencies, so that each pixel is about the mean of those it stands for.
 
     Args:
-        path, background, value_range, page: see :func:`decode`.
+        path, background, value_range, page, bands: see :func:`decode`.
         max_divisor: from the width and height of the upright image to the greatest divisor allowed.
         admit: called with the number of pixels before they are decoded; may wait until there is memory for them.
 
@@ -120,9 +95,11 @@ def decode_reduced(
         return _decode_frame(path, page, admit)
     try:
         with open_file(path) as file:
-            return _decode_stream(file, max_divisor, behind, value_range, admit, path, page)
+            return _decode_stream(
+                file, max_divisor if bands is None else never_reduce, behind, value_range, admit, path, page, bands
+            )
     except OSError as error:
-        raise _as_picture_error(error) from error
+        raise as_picture_error(error) from error
 
 
 def _decode_frame(path: Path, page: int, admit: Callable[[int], object]) -> DecodedPicture:
@@ -135,7 +112,7 @@ def _decode_frame(path: Path, page: int, admit: Callable[[int], object]) -> Deco
     except PictureError:
         raise
     except Exception as error:  # a damaged video can make a decoder raise anything
-        raise _as_picture_error(error, path) from error
+        raise as_picture_error(error, path) from error
 
 
 def _decode_stream(
@@ -146,13 +123,17 @@ def _decode_stream(
     admit: Callable[[int], object] = lambda pixels: None,
     path: Path | None = None,
     page: int = 0,
+    bands: Bands | None = None,
 ) -> DecodedPicture:
     """Decode a picture from a stream; any error of a decoder becomes the picture's."""
     read = partial(
-        _decode_file, spare=max_divisor, behind=behind, admit=admit, levels=value_range, path=path, page=page
+        _decode_file, spare=max_divisor, behind=behind, admit=admit, levels=value_range, page=page, bands=bands
     )
     try:
         try:
+            if found := _decode_array_file(file, value_range, page, bands, admit):
+                return found
+            file.seek(0)
             return read(file)
         except ValueError:
             bare = opening.strip_text_chunks(file)
@@ -162,7 +143,7 @@ def _decode_stream(
     except PictureError:
         raise
     except Exception as error:
-        raise _as_picture_error(error, path) from error
+        raise as_picture_error(error, path) from error
 
 
 def _decode_file(
@@ -171,8 +152,8 @@ def _decode_file(
     behind: tuple[int, int, int],
     admit: Callable[[int], object],
     levels: str,
-    path: Path | None,
     page: int,
+    bands: Bands | None,
 ) -> DecodedPicture:
     with opening.open_image(file, FORMATS) as image:
         about_pages = seek_page(image, page)
@@ -184,16 +165,48 @@ def _decode_file(
         parts = _reduce_jpeg(image, spare(*((height, width) if turned else (width, height))))
         admit(image.width * image.height)
         damage = jpeg.load(image, file) if parts == 1 else ""
-        whole, notes, info = _load_upright(image, behind, levels, path, page)
-        notes = (*about_pages, *notes, *filter(None, [damage]))
+        upright = _load_upright(image, behind, levels, file, page, bands)
+        whole, notes, info = upright.image, (*about_pages, *upright.notes, *filter(None, [damage])), upright.info
         if parts == 1:
-            return DecodedPicture.at_full_size(whole, notes, info)
+            return replace(upright, notes=notes)
         # The part of the last pixels that lies beyond the image is on the side that the orientation moved them to.
         across, down = (height, width) if turned else (width, height)
         left = whole.width - across / parts if orientation in FLIPS_X else 0.0
         top = whole.height - down / parts if orientation in FLIPS_Y else 0.0
         box = (left, top, left + across / parts, top + down / parts)
         return DecodedPicture(whole, (across, down), box, notes, info=info)
+
+
+def _decode_array_file(
+    file: ByteStream, value_range: str, page: int, bands: Bands | None, admit: Callable[[int], object]
+) -> DecodedPicture | None:
+    """Decode a file of numbers; None for one that is a picture."""
+
+    def check(width: int, height: int) -> None:
+        check_pixels(width, height)
+        admit(width * height)
+
+    if dicom.is_dicom(file):
+        decoded = dicom.read_dicom(file, value_range, page, check)
+        return decoded if bands is None else arrays.take_bands(decoded, bands)
+    file.seek(0)
+    start = file.read(len(arrays.NPY_SIGNATURE))
+    if start == arrays.NPY_SIGNATURE:
+        return arrays.from_array(arrays.read_npy(file, check), value_range, bands)
+    count = arrays.count_tiff_bands(file)
+    if count and (bands or count > arrays.PILLOW_BANDS or not _is_picture(file)):
+        values, orientation = arrays.read_tiff(file, page, check)
+        return arrays.from_array(arrays.turn_upright(values, orientation), value_range, bands)
+    return None
+
+
+def _is_picture(file: ByteStream) -> bool:
+    file.seek(0)
+    try:
+        with opening.open_image(file, FORMATS):
+            return True
+    except UnidentifiedImageError:
+        return False
 
 
 def never_reduce(_width: int, _height: int) -> float:
@@ -225,50 +238,23 @@ def from_image(image: Image.Image, background: str = "#ffffff", value_range: str
     """
     behind = parse_colour(background)
     try:
-        whole, notes, info = _load_upright(image, behind, value_range)
-        return DecodedPicture.at_full_size(whole.copy() if whole is image else whole, notes, info)
+        upright = _load_upright(image, behind, value_range)
+        return replace(upright, image=image.copy()) if upright.image is image else upright
     except PictureError:
         raise
     except Exception as error:
-        raise _as_picture_error(error) from error
+        raise as_picture_error(error) from error
 
 
-def from_file(file: ByteStream, background: str = "#ffffff", value_range: str = "") -> DecodedPicture:
+def from_file(
+    file: ByteStream, background: str = "#ffffff", value_range: str = "", bands: Bands | None = None
+) -> DecodedPicture:
     """Decode a picture from a binary stream that can seek, as :func:`decode` does from a file.
 
     Raises:
         PictureError, RequestError: see :func:`decode`.
     """
-    return _decode_stream(file, never_reduce, parse_colour(background), value_range)
-
-
-def from_array(values: np.ndarray, background: str = "#ffffff", value_range: str = "") -> DecodedPicture:
-    """Return an array ``(h, w)`` or ``(h, w, channels)`` as an image.
-
-    Arrays that Pillow can hold are handled as images in memory: grey of any type, and 8-bit RGB. Other channels, or
-    deeper ones, are kept as they are.
-
-    Raises:
-        PictureError: the array is not an image, or the range of its values is unknown.
-        RequestError: ``background`` is not a colour.
-    """
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    if values.ndim not in (2, 3) or not values.size:
-        form = "x".join(map(str, values.shape))
-        raise PictureError(
-            f"an array of shape {form} is not an image", "give (height, width), or (height, width, channels)"
-        )
-    known = {"u": np.uint8 if values.dtype == np.uint8 else np.uint16, "i": np.int32, "f": np.float32}
-    kind = known.get(values.dtype.kind)
-    if values.ndim == 2 and kind and values.dtype.itemsize <= np.dtype(kind).itemsize:
-        return from_image(Image.fromarray(np.ascontiguousarray(values, kind)), background, value_range)
-    if values.shape[2:] == (3,) and values.dtype == np.uint8:
-        return from_image(Image.fromarray(np.ascontiguousarray(values)), background, value_range)
-    planes, notes = to_unit_values(values if values.ndim == 3 else values[..., np.newaxis], value_range)
-    shown = planes[..., :3] if planes.shape[2] >= 3 else planes[..., [0, 0, 0]]
-    image = Image.fromarray(np.rint(shown * 255).astype(np.uint8))
-    return replace(DecodedPicture.at_full_size(image, notes), planes=planes)
+    return _decode_stream(file, never_reduce, parse_colour(background), value_range, bands=bands)
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
@@ -284,16 +270,33 @@ def parse_colour(text: str) -> tuple[int, int, int]:
 
 
 def _load_upright(
-    image: Image.Image, behind: tuple[int, int, int], value_range: str, path: Path | None = None, page: int = 0
-) -> tuple[Image.Image, tuple[str, ...], FileInfo]:
-    """Load an image and return it as upright 8-bit RGB, with notes and what it says about itself."""
+    image: Image.Image,
+    behind: tuple[int, int, int],
+    value_range: str,
+    file: ByteStream | None = None,
+    page: int = 0,
+    bands: Bands | None = None,
+) -> DecodedPicture:
+    """Load an image and return it as upright 8-bit RGB, with all the bits of its values if these are more."""
     depth = read_depth(image)
     image.load()
-    levelled, about_levels = to_eight_bits(image, depth, value_range, path, page)
     orientation, note = opening.read_orientation(image)
-    whole = _apply_orientation(to_rgb(levelled, behind), orientation)
+    levelled, planes, about_levels = scale_values(image, depth, value_range, file, page)
     notes = (*about_levels, *((note,) if note else ()))
-    return whole, notes, read_file_info(image, orientation in SWAPS_SIDES)
+    if planes is not None:
+        planes = arrays.turn_upright(_put_before(planes, levelled, behind), orientation)
+    whole = _apply_orientation(to_rgb(levelled, behind), orientation)
+    decoded = DecodedPicture.at_full_size(whole, notes, read_file_info(image, orientation in SWAPS_SIDES))
+    decoded = replace(decoded, planes=planes)
+    return decoded if bands is None else arrays.take_bands(decoded, bands)
+
+
+def _put_before(planes: np.ndarray, image: Image.Image, behind: tuple[int, int, int]) -> np.ndarray:
+    """Return values in 0..1 with those of a colour where an image is transparent."""
+    if not image.has_transparency_data:
+        return planes
+    opacity = np.asarray(image.convert("RGBA").getchannel("A"), np.float32)[..., np.newaxis] / 255
+    return np.asarray(planes * opacity + np.array(behind, np.float32) / 255 * (1 - opacity), np.float32)
 
 
 def _reduce_jpeg(image: Image.Image, max_divisor: float) -> int:
@@ -304,7 +307,7 @@ def _reduce_jpeg(image: Image.Image, max_divisor: float) -> int:
     return parts if image.draft(None, (image.width // parts, image.height // parts)) else 1
 
 
-def _as_picture_error(error: Exception, path: Path | None = None) -> PictureError:
+def as_picture_error(error: Exception, path: Path | None = None) -> PictureError:
     """Turn any decoder error into a PictureError: a damaged file can raise anything, and must not end the run."""
     if isinstance(error, UnidentifiedImageError):
         return _describe_unidentified(path)

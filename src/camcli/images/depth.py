@@ -1,18 +1,20 @@
-"""Conversion of images of more than 8 bits to values from 0 to 255."""
+"""Images of more than 8 bits: the values that become black and white, and those between, not rounded."""
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
+from jaxtyping import Float32
 from PIL import Image
 
 from camcli.base.errors import PictureError
-from camcli.images import AUTO_RANGE, parse_value_range
-from camcli.images.files import open_file
+from camcli.images import AUTO_RANGE, parse_percentiles, parse_value_range
 
 MAX_UINT16 = 65535
 # An image that uses less than this share of the range has only a few grey levels left, and gets a note.
@@ -56,72 +58,93 @@ def read_depth(image: Image.Image) -> Depth | None:
     return None
 
 
-def to_eight_bits(
-    image: Image.Image, depth: Depth | None, value_range: str, path: Path | None = None, page: int = 0
-) -> tuple[Image.Image, tuple[str, ...]]:
-    """Scale the values of a loaded image to 0..255, and return it with notes.
+def scale_values(
+    image: Image.Image, depth: Depth | None, value_range: str, file: IO[bytes] | io.BufferedIOBase | None, page: int = 0
+) -> tuple[Image.Image, Float32[np.ndarray, "h w d"] | None, tuple[str, ...]]:
+    """Scale the values of a loaded image to 0..1, not rounded for the model, and to 8 bits to be seen.
 
     Args:
         image: the image that Pillow loaded.
         depth: its depth before loading.
-        value_range: the values that become 0 and 255: ``LOW,HIGH``; ``auto`` for the least and greatest of this
-            image; empty for 0 and the greatest of the type. Values beyond are clipped. Ignored for 8 bits.
-        path: path of the file, if there is one, to read the bits that Pillow cuts off.
+        value_range: the values that become black and white: ``LOW,HIGH`` or ``CENTRE/WIDTH``; percentiles of this
+            image: ``1%,99%``; ``auto`` for its least and greatest; empty for 0 and the greatest of the type. Values
+            beyond are clipped. Ignored for 8 bits.
+        file: the file, if there is one, to read the bits that Pillow cuts off.
         page: number of the page, from 1; 0 for the first.
+
+    Returns:
+        The image with 8 bits, perhaps with transparency; the values in 0..1 without it (one channel for grey), None
+        for an image of 8 bits; and notes.
 
     Raises:
         PictureError: values are not finite, or their range is unknown.
     """
     if depth is None:
-        return image, (RANGE_IGNORED_NOTE,) if value_range else ()
+        return image, None, (RANGE_IGNORED_NOTE,) if value_range else ()
     if depth.deep_colours:
-        return _colours_to_eight_bits(image, depth, value_range, path, page)
+        return _scale_colours(image, depth, value_range, file, page)
     values = np.asarray(image)
     if depth.scaled_by_pillow:
         values = np.rint(values * (depth.max_value / MAX_UINT16)).astype(np.int32)
-    if values.dtype.kind == "f" and (wrong := int(values.size - np.isfinite(values).sum())):
-        raise PictureError(f"has floating-point values that are NaN or infinite, at {wrong} of {values.size} pixels")
+    _check_finite(values)
     clear = image.info.get("transparency")
     known = values if clear is None or not (values != clear).any() else values[values != clear]
-    extremes = float(known.min()), float(known.max())
-    low, high = _find_limits(extremes, depth, value_range)
-    grey = Image.fromarray(_to_levels(values, low, high))
+    planes, levels, notes = _scale(values, known, depth, value_range)
+    grey = Image.fromarray(levels)
     if clear is not None:
         grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return grey, _note_narrow_range(extremes, low, high, value_range, whole=values.dtype.kind != "f")
+    return grey, planes[..., np.newaxis], notes
 
 
-def to_unit_values(values: np.ndarray, value_range: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Scale the values of an array to 0..1 (float32) without rounding, and return them with notes.
+def scale_array(
+    values: np.ndarray, value_range: str, known: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Scale the values of an array to 0..1 (float32) without rounding, and to levels 0..255 (uint8).
 
-    The range is found as in :func:`to_eight_bits`.
+    Args:
+        values: whole or floating-point numbers.
+        value_range: see :func:`scale_values`.
+        known: the values that the range is taken from, if it is their own; default: all.
+
+    Returns:
+        Both arrays, and notes.
 
     Raises:
         PictureError: values are not finite numbers, or their range is unknown.
     """
     if values.dtype == np.uint8:
-        return values.astype(np.float32) / 255, (RANGE_IGNORED_NOTE,) if value_range else ()
-    whole = values.dtype.kind in "iu"
-    if not whole and values.dtype.kind != "f":
+        return values.astype(np.float32) / 255, values, (RANGE_IGNORED_NOTE,) if value_range else ()
+    if values.dtype.kind not in "iuf":
         raise PictureError(f"has values of type {values.dtype}, which images do not have")
-    if not np.isfinite(values).all():
-        raise PictureError("has floating-point values that are NaN or infinite")
-    extremes = float(values.min()), float(values.max())
-    low, high = _find_limits(extremes, Depth(MAX_UINT16 if whole else 1), value_range)
-    share = np.clip((values.astype(np.float64) - low) / ((high - low) or 1.0), 0, 1)
-    return share.astype(np.float32), _note_narrow_range(extremes, low, high, value_range, whole=whole)
+    _check_finite(values)
+    depth = Depth(1 if values.dtype.kind == "f" else MAX_UINT16)
+    return _scale(values, values if known is None else known, depth, value_range)
 
 
-def _find_limits(extremes: tuple[float, float], depth: Depth, value_range: str) -> tuple[float, float]:
-    """Return the values that become 0 and 255.
+def _check_finite(values: np.ndarray) -> None:
+    if values.dtype.kind == "f" and (wrong := int(values.size - np.isfinite(values).sum())):
+        raise PictureError(f"has floating-point values that are NaN or infinite, at {wrong} of {values.size} pixels")
+
+
+def _scale(
+    values: np.ndarray, known: np.ndarray, depth: Depth, value_range: str
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    extremes = float(known.min()), float(known.max())
+    low, high = _find_limits(known, extremes, depth, value_range)
+    notes = _note_narrow_range(extremes, low, high, value_range, whole=values.dtype.kind != "f")
+    return to_shares(values, low, high), to_levels(values, low, high), notes
+
+
+def _find_limits(
+    values: np.ndarray, extremes: tuple[float, float], depth: Depth, value_range: str
+) -> tuple[float, float]:
+    """Return the values that become black and white.
 
     Raises:
         PictureError: no range is given, and values lie outside that of their type.
     """
-    if value_range == AUTO_RANGE:
-        return extremes
-    if given := parse_value_range(value_range):
-        return given
+    if (limits := find_window(values, value_range)) is not None:
+        return limits
     least, most = extremes
     if least < 0 or most > depth.max_value:
         kind = "floating-point" if depth.max_value == 1 else "grey"
@@ -133,13 +156,35 @@ def _find_limits(extremes: tuple[float, float], depth: Depth, value_range: str) 
     return 0.0, float(depth.max_value)
 
 
-def _to_levels(values: np.ndarray, low: int | float, high: int | float) -> np.ndarray:
+def find_window(values: np.ndarray, value_range: str) -> tuple[float, float] | None:
+    """Return the values that a range makes black and white, percentiles being those of ``values``; None for none."""
+    if (shares := parse_percentiles(value_range)) is None:
+        return parse_value_range(value_range)
+    if value_range == AUTO_RANGE:
+        return float(values.min()), float(values.max())
+    low, high = np.percentile(values, shares)
+    return float(low), float(high)
+
+
+def to_shares(values: np.ndarray, low: float, high: float) -> Float32[np.ndarray, "*d h w"]:
+    """Map values linearly to 0..1: 0 at ``low`` and below, 1 at ``high`` and above."""
+    return np.asarray(_by_table(values, lambda one: _share(one, low, high).astype(np.float32)))
+
+
+def to_levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map values linearly to uint8 levels: 0 at ``low`` and below, 255 at ``high`` and above."""
+    return _by_table(values, lambda one: np.rint(255 * _share(one, low, high)).astype(np.uint8))
+
+
+def _by_table(values: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     if values.dtype == np.uint16:  # a lookup table is many times as fast, and needs no memory
-        return np.asarray(_to_levels(np.arange(MAX_UINT16 + 1, dtype=np.float64), low, high)[values])
+        return np.asarray(change(np.arange(MAX_UINT16 + 1, dtype=np.float64))[values])
+    return change(values.astype(np.float64))
+
+
+def _share(values: np.ndarray, low: float, high: float) -> np.ndarray:
     # The range of a constant image is empty: avoid dividing by zero.
-    share = (values.astype(np.float64) - low) / ((high - low) or 1.0)
-    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
+    return np.asarray(np.clip((values - low) / ((high - low) or 1.0), 0, 1))
 
 
 def _note_narrow_range(
@@ -148,7 +193,7 @@ def _note_narrow_range(
     """Return a note if an image uses so little of the range that only a few levels are left."""
     least, most = extremes
     used = min(max(most, low), high) - min(max(least, low), high)
-    if value_range == AUTO_RANGE or least == most or used >= NARROW_SHARE * (high - low):
+    if parse_percentiles(value_range) or least == most or used >= NARROW_SHARE * (high - low):
         return ()
     # For whole numbers the next power of two is a better guess of the range than one image's extremes.
     better = (0, 2 ** max(1, math.ceil(math.log2(most + 1))) - 1) if whole and least >= 0 else extremes
@@ -162,44 +207,50 @@ def _note_narrow_range(
 # ---- colours of 16 bits
 
 
-def _colours_to_eight_bits(
-    image: Image.Image, depth: Depth, value_range: str, path: Path | None, page: int
-) -> tuple[Image.Image, tuple[str, ...]]:
-    """Scale deep colours as :func:`to_eight_bits` does; without a range keep the upper 8 bits, as Pillow does."""
+def _scale_colours(
+    image: Image.Image,
+    depth: Depth,
+    value_range: str,
+    file: IO[bytes] | io.BufferedIOBase | None,
+    page: int,
+) -> tuple[Image.Image, Float32[np.ndarray, "h w 3"] | None, tuple[str, ...]]:
+    """Scale deep colours as :func:`scale_values` does; without a range the upper 8 bits are seen, as by Pillow."""
+    wide = _read_deep_colours(image, depth, file, page) if file else None
+    if wide is None:
+        if value_range:
+            raise PictureError(
+                f"has colours of more than 8 bits, of which only 8 can be read from this {image.format or 'image'}",
+                "leave --range out, or save it as an upright 16-bit PNG",
+            )
+        return image, None, _note_upper_bits(image)
+    colours, alpha = wide[..., :3], wide[..., 3:]
+    planes, levels, notes = _scale(colours, colours, depth, value_range)
+    if not value_range:
+        return image, planes, notes
+    if alpha.size:
+        levels = np.concatenate([levels, to_levels(alpha, 0.0, float(depth.max_value))], axis=2)
+    return Image.fromarray(levels), planes, notes
+
+
+def _note_upper_bits(image: Image.Image) -> tuple[str, ...]:
+    """Return a note on colours whose lower bits cannot be read, if the upper ones are few levels."""
     upper = np.asarray(image.convert("RGB"))
     spread = int(upper.max()) - int(upper.min())
-    if not value_range and (spread > NARROW_SHARE * 255 + 1 or not spread):
-        return image, ()
-    wide = _read_deep_colours(image, depth, path, page) if path else None
-    if wide is None:
-        if not value_range:
-            return image, (
-                f"{NARROW_RANGE_NOTE} about {(spread + 1) / 256:.0%} of its values: --range LOW,HIGH, or --range auto",
-            )
-        raise PictureError(
-            f"has colours of more than 8 bits, of which only 8 can be read from this {image.format or 'image'}",
-            "leave --range out, or save it as an upright 16-bit PNG",
-        )
-    colours, alpha = wide[..., :3], wide[..., 3:]
-    extremes = float(colours.min()), float(colours.max())
-    low, high = _find_limits(extremes, depth, value_range)
-    notes = _note_narrow_range(extremes, low, high, value_range, whole=True)
-    if not value_range:
-        return image, notes
-    levels = _to_levels(colours, low, high)
-    if alpha.size:
-        levels = np.concatenate([levels, _to_levels(alpha, 0, depth.max_value)], axis=2)
-    return Image.fromarray(levels), notes
+    if spread > NARROW_SHARE * 255 + 1 or not spread:
+        return ()
+    return (f"{NARROW_RANGE_NOTE} about {(spread + 1) / 256:.0%} of its values: --range LOW,HIGH, or --range auto",)
 
 
-def _read_deep_colours(image: Image.Image, depth: Depth, path: Path, page: int) -> np.ndarray | None:
+def _read_deep_colours(
+    image: Image.Image, depth: Depth, file: IO[bytes] | io.BufferedIOBase, page: int
+) -> np.ndarray | None:
     """Read the full values, ``(h, w, 3)`` or with alpha ``(h, w, 4)``, of which Pillow kept 8 bits; None on failure.
 
     They are read by OpenCV, which may treat orientation and channel order differently from Pillow; they are used only
     if they agree with Pillow's upper bits.
     """
-    with open_file(path) as file:
-        content = np.frombuffer(file.read(), np.uint8)
+    file.seek(0)
+    content = np.frombuffer(file.read(), np.uint8)
     if page > 1:
         _, found = cv2.imdecodemulti(content, cv2.IMREAD_UNCHANGED, range=(page - 1, page))
         wide = found[0] if found else None
@@ -211,5 +262,5 @@ def _read_deep_colours(image: Image.Image, depth: Depth, path: Path, page: int) 
     own = np.asarray(image.convert("RGB" if wide.shape[2] == 3 else "RGBA"))
     if own.shape != wide.shape:
         return None
-    apart = np.abs(_to_levels(wide, 0, depth.max_value).astype(np.int16) - own)
+    apart = np.abs(to_levels(wide, 0.0, float(depth.max_value)).astype(np.int16) - own)
     return wide if int(apart.max()) <= 1 else None

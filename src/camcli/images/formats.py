@@ -35,9 +35,11 @@ OTHER_SUFFIXES = {
 }
 DRAWINGS = {".svg", ".svgz", ".eps", ".ps", ".ai", ".cdr", ".emf", ".wmf", ".dxf"}
 DOCUMENTS = {".pdf", ".djvu", ".djv", ".xps"}
-VOLUMES = {".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"}
+DICOM = {".dcm", ".dicom"}
+VOLUMES = {".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"}
+# Folders hold arrays of all kinds, so that only those named are read.
 ARRAYS = {".npy"}
-OTHER_SUFFIXES -= VOLUMES
+OTHER_SUFFIXES -= DICOM | VOLUMES
 # What to do about files that are not read, by their suffixes.
 HINTS = {
     "HEIC: pip install 'camcli-vision[heif]'": HEIF,
@@ -46,8 +48,9 @@ HINTS = {
     "drawings: export them to PNG first": DRAWINGS,
     "documents: turn their pages into PNG first, as pdftoppm -png does": DOCUMENTS,
     "videos: --every 1s explains a frame of each second": set(VIDEO_SUFFIXES),
-    "medical: write slices to 16-bit PNG or TIFF first": VOLUMES,
-    "arrays: save them as PNG or TIFF first": ARRAYS,
+    "DICOM: pip install 'camcli-vision[dicom]'": DICOM,
+    "volumes: name NIfTI files, 'folder/*.nii.gz', for models of volumes; for others write slices to TIFF": VOLUMES,
+    "arrays: name them, as by 'folder/*.npy'": ARRAYS,
     "others: convert them to PNG or TIFF first": OTHER_SUFFIXES,
 }
 
@@ -68,6 +71,8 @@ if "avif" in features.modules and features.check_module("avif"):
 if features.check_codec("jpg_2000"):
     SUFFIXES |= JPEG_2000
     FORMATS.append("JPEG2000")
+if importlib.util.find_spec("pydicom") is not None:
+    SUFFIXES |= DICOM
 if _register_heif():
     SUFFIXES |= HEIF
     FORMATS.append("HEIF")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from camcli.base.errors import PictureError
 from camcli.images import parse_page_ranges
+from camcli.images.dicom import count_frames, is_dicom
 from camcli.images.files import open_file, read_stamp
 from camcli.images.formats import FORMATS
 from camcli.images.frames import count_pages
@@ -46,7 +47,7 @@ def expand_pages(sources: Iterable[PictureSource], words: str, every: str = "") 
 def _expand_source(
     source: PictureSource, ranges: Sequence[tuple[int, int | None]], words: str
 ) -> Iterator[PictureSource]:
-    count = 1 if source.error or source.page else _count_file_pages(source.path, read_stamp(source.file))
+    count = 1 if source.error or source.page else count_file_pages(source.path, read_stamp(source.file))
     if isinstance(count, str):
         yield replace(source, error=count)
         return
@@ -85,12 +86,15 @@ def _expand_video(source: PictureSource, every: str) -> Iterator[PictureSource]:
 
 
 @lru_cache(maxsize=100_000)
-def _count_file_pages(path: Path, _stamp: str) -> int | str:
+def count_file_pages(path: Path, _stamp: str) -> int | str:
     """Count the pages of a file; 0 if it is not an image, or the reason why they cannot be counted."""
     with ExitStack() as held:
         try:
             file = open_file(path)
             held.callback(file.close)
+            if is_dicom(file):
+                return count_frames(file)
+            file.seek(0)
             image = open_image(file, FORMATS)
         except Exception:
             return 0

@@ -24,10 +24,12 @@ class Placement:
     Attributes:
         first: centre of the first cell; outside of the input where its receptive field lies mostly in the padding.
         stride: distance from each cell to the next.
+        slices: number of slices of the cells, which stand one above the other; 1 for those of an image.
     """
 
     first: tuple[float, float]
     stride: tuple[float, float]
+    slices: int = 1
 
     @classmethod
     def even(cls, grid: tuple[int, ...], size: tuple[int, int]) -> Placement:

@@ -18,6 +18,8 @@ Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lan
 
 # Numbers of input channels that an image can be converted to: grey and RGB.
 PICTURE_CHANNELS = (1, 3)
+# Shares of red, green and blue in Pillow's grey.
+GREY_WEIGHTS = np.array([19595, 38470, 7471], np.float32) / 65536
 
 # By whose arithmetic an image becomes numbers: torchvision's on Pillow images, or those of transformers on tensors.
 Arithmetic = Literal["pillow", "tensor", "float"]
@@ -103,23 +105,27 @@ class Preprocess:
     def from_planes(self, values: Float32[np.ndarray, "H W d0"]) -> tuple[Float[Tensor, "d h w"], View]:
         """Preprocess an array with values in 0..1 channel by channel, without rounding to 8 bits.
 
+        Of a model of colours, grey becomes all three; of a model of grey, colours become grey by the weights of
+        Pillow's ``L``.
+
         Raises:
             ValueError: the array does not have the channels of the model's input.
         """
         height, width, channels = values.shape
-        if channels != self.channels:
+        if channels not in (self.channels, *(PICTURE_CHANNELS if self.channels in PICTURE_CHANNELS else ())):
             raise ValueError(f"it has {channels} channels, and the model takes {self.channels}")
+        if channels > self.channels:
+            values = (values @ GREY_WEIGHTS)[..., np.newaxis]
         white = 1 if self.arithmetic == "float" else 255
-        fills = (self.fill,) * channels if isinstance(self.fill, int) else self.fill
-        cut = [
-            np.asarray(
-                self._resize_and_crop(
-                    Image.fromarray(np.ascontiguousarray(values[..., at]) * np.float32(white)), fill=fill * white / 255
-                )
-            )
-            for at, fill in enumerate(fills)
-        ]
-        return self._normalize(torch.from_numpy(np.stack(cut)), white), self.view(width, height)
+        fills = (self.fill,) * self.channels if isinstance(self.fill, int) else self.fill
+        cut: dict[tuple[int, int], np.ndarray] = {}
+        for at, fill in enumerate(fills):
+            one = min(at, values.shape[2] - 1), fill
+            if one not in cut:
+                plane = Image.fromarray(np.ascontiguousarray(values[..., one[0]]) * np.float32(white))
+                cut[one] = np.asarray(self._resize_and_crop(plane, fill=fill * white / 255))
+        planes = np.stack([cut[min(at, values.shape[2] - 1), fill] for at, fill in enumerate(fills)])
+        return self._normalize(torch.from_numpy(planes), white), self.view(width, height)
 
     def from_reduced(
         self, picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]

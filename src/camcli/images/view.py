@@ -79,6 +79,10 @@ class View:
             return self.onto_picture(map)
         return _resample(self, map, partial(_interpolate_rows_smoothly, low=float(map.min()), high=float(map.max())))
 
+    def unfold(self, map: Float32[np.ndarray, "*c h w"]) -> Float32[np.ndarray, "*d h2 w"]:
+        """Return a map in the shape in which it is saved: as it is; of a volume, by slices."""
+        return map
+
     def _cell_positions(self, pixels: slice, axis: int, count: int) -> Float[np.ndarray, " n"]:
         """Return the pixel centres in units of ``count`` cells along an axis: 0 is the first cell's centre."""
         low, high = self.box[1 - axis], self.box[3 - axis]

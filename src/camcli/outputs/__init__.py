@@ -37,6 +37,8 @@ OUTPUTS = Registry(
     ),
     FormatRow("contour", "contour", "the image with lines at 25, 50 and 75 % of the map's peak", suffix=".contour.jpg"),
     FormatRow("box", "box", "the image with a box around the map's strongest region", suffix=".box.jpg"),
+    FormatRow("film", "gif", "overlays of a volume's slices or a clip's frames, one after the other", suffix=".gif"),
+    FormatRow("film", "mp4", "the same as a video of H.264; needs PyAV", suffix=".mp4"),
     FormatRow("array", "array", "the raw signed map as the method returned it, float32", suffix=".npy", pixels=False),
     FormatRow("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
     FormatRow(
@@ -45,6 +47,8 @@ OUTPUTS = Registry(
     FormatRow("panel", "panel-pdf", "the same as PDF", suffix=".panel.pdf"),
 )
 
+# Formats of volumes and clips alone.
+OF_VOLUMES = ("gif", "mp4")
 # Formats that show a single map, and what they show of it.
 OF_ONE_MAP = {"box": "box", "grey": "grey values"}
 

@@ -62,6 +62,8 @@ CHANGED = {
     "decode": "reduced",
     "background": "#000000",
     "range": "0,4095",
+    "bands": "4,3,2",
+    "rgb": "1,2,3",
     "pages": "all",
     "every": "2s",
     "carry": ("site", "camera"),
@@ -87,7 +89,7 @@ HOW = {
     *("every", "carry", "limit", "shard"),
     *("batch_size", "recompute", "workers", "timeout", "device", "compile", "linear", "seed", "save"),
 }
-DRAWN = {"colormap", "alpha", "outside", "normalize", "panel_size"}
+DRAWN = {"colormap", "alpha", "outside", "normalize", "panel_size", "rgb"}
 
 
 @pytest.fixture

@@ -11,12 +11,20 @@ from camcli.engine.hooks.opaque import find_opaque_modules
 from camcli.engine.layers.paths import canonicalize_names, resolve
 from camcli.engine.needs import NEEDS_ATTENTION, NEEDS_BLOCKS, NEEDS_COSINES, RERUNS_FROM_LAYER, RESCORES
 from camcli.engine.setup import Setup
+from camcli.engine.volumes import find_slices
 from camcli.targets.readers.detection import CANNOT_RESCORE_BOXES
 
 # Methods that give each channel one weight, from the gradients of all its cells.
 ONE_WEIGHT_PER_CHANNEL = frozenset({"gradcam", "gradcam++", "xgradcam", "shapleycam"})
 # Methods that keep the place of a box, cell by cell, at every level of the pyramid that it is read from.
 CELL_BY_CELL = frozenset({"odam", "hirescam", "layercam"})
+# Signals of methods that treat all positions alike, whatever the arrangement of these.
+ALIKE_EVERYWHERE = frozenset(
+    {
+        *("act", "grad", "hvp", "grad_of", "act_and_grad", "images", "input_grad", "score_and_grad"),
+        *("score", "logits", "index", "channel"),
+    }
+)
 # Signals that need to see every operation of a network, with the reason.
 _NEEDS_ALL_OPERATIONS = {
     NEEDS_ATTENTION: "follows attention through every operation",
@@ -37,7 +45,34 @@ def check_setup(setup: Setup, layers: Sequence[str]) -> tuple[str, ...]:
     names = tuple(canonicalize_names(setup.module, named))
     check_layers_not_opaque(setup, names)
     check_combination(setup, names)
+    _check_volumes(setup)
     return names
+
+
+def _check_volumes(setup: Setup) -> None:
+    """Check that methods, and what is around them, treat all positions alike, if the network takes volumes.
+
+    Raises:
+        RequestError: they resample maps or images in the plane, where slices stand one above the other.
+    """
+    if not find_slices(setup.module):
+        return
+    for method in setup.bound_methods:
+        if method.signal_names - ALIKE_EVERYWHERE or (method.has_rule and method.uses_layer):
+            raise RequestError(
+                f"{method.row.name} works in the image plane or with tokens, and this network takes volumes",
+                "choose a method that treats all positions alike, such as gradcam, hirescam, layercam, eigencam, "
+                "saliency or integrated-gradients",
+            )
+    around = {"--scales": setup.scales != (1.0,), "--augment": bool(setup.flips), "--fuse": setup.fuse != "none"}
+    around |= {"--group": setup.group, "--layout": bool(setup.layout)}
+    if asked := next((words for words, is_asked in around.items() if is_asked), ""):
+        raise RequestError(f"{asked} is of images, and this network takes volumes", f"leave {asked} out")
+    if setup.output_spec.task != "classify":
+        raise RequestError(
+            f"the network takes volumes, and its output is one to {setup.output_spec.task}",
+            "networks of volumes are explained by scores of classes: --output names another part of what it returns",
+        )
 
 
 def list_caveats(setup: Setup) -> list[str]:

@@ -11,6 +11,7 @@ from camcli.engine.hooks.capture import Activations, find_layer
 from camcli.engine.layers.layout import Layout, decide, parse_layout, possible_layouts
 from camcli.engine.layers.probe import LayerInfo, probe_layers, unambiguous_layouts
 from camcli.engine.setup import Setup
+from camcli.engine.volumes import find_slices
 from camcli.targets.target import Predictions
 
 
@@ -58,11 +59,13 @@ def read_layout(setup: Setup, name: str, activations: Activations, image: Tensor
         if setup.layout:
             return parse_layout(setup.layout, shape, count)
         _check_rows(setup, shape, count)
-        facts = read_source_layout(setup, image)
-        candidates = possible_layouts(shape, size, *facts, count)
+        facts, slices = read_source_layout(setup, image), find_slices(setup.module)
+        candidates = possible_layouts(shape, size, *facts, count, slices)
         # The layout of the network's other layers may resolve an ambiguity, as in `camcli layers`.
         clear = len(candidates) == 1 and candidates[0].order != "ncl"
-        others = unambiguous_layouts(probe_network(setup, image), size, *facts, count) if not clear else frozenset()
+        others = (
+            unambiguous_layouts(probe_network(setup, image), size, *facts, count, slices) if not clear else frozenset()
+        )
         layout = decide(candidates, shape, others)
     except RequestError as error:
         raise RequestError(f"the layer {name!r}: {error.message}", error.hint) from None

@@ -32,6 +32,7 @@ from camcli.engine.layers.locate import (
 )
 from camcli.engine.layers.probe import noise_like
 from camcli.engine.setup import Setup
+from camcli.engine.volumes import find_slices
 from camcli.images.features import Features
 
 
@@ -54,7 +55,12 @@ def locate_layers(
         key = setup.size_key(image)
         activations = findings.activations.pop(key, None)
         # If all steps are even, the location follows from the grid, which the check finds.
-        if setup.placement != "measured" or not setup.layers or findings.even_steps.get(key):
+        if (
+            setup.placement != "measured"
+            or not setup.layers
+            or find_slices(setup.module)
+            or findings.even_steps.get(key)
+        ):
             return
         if activations is None or key not in findings.even_steps:
             with setup.runner.capturing(setup.layers) as activations, torch.no_grad():
@@ -85,6 +91,8 @@ def locate_cells(
 ) -> dict[str, GridLocation]:
     """Find where the cells of each layer lie in inputs of this size, and add notes on it; measured once."""
     key, size = setup.size_key(image), (image.shape[2], image.shape[3])
+    if find_slices(setup.module):  # rows of several slices have no common stride: cells share each slice evenly
+        return {name: even_location(layout.grid, size, layout.slices) for name, layout in layouts.items()}
     if setup.placement != "measured" or not layouts:
         return {}
     if key not in findings.locations:

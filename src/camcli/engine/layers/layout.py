@@ -10,7 +10,7 @@ from torch import Tensor
 
 from camcli.base.errors import RequestError
 
-Order = Literal["nchw", "nhwc", "tokens", "ncl", "ncthw"]
+Order = Literal["nchw", "nhwc", "tokens", "ncl", "ncthw", "ncdhw", "ndhwc"]
 
 # Class, distillation and register tokens: no published vision transformer has more in front.
 MAX_PREFIX_TOKENS = 8
@@ -22,19 +22,24 @@ class Layout:
 
     Attributes:
         order: channels first, channels last, a sequence of tokens ``(n, t, c)``, one with its channels first
-            ``(n, c, t)``, or films ``(g, c, t, h, w)`` whose ``n = g t`` frames are the images of a group.
+            ``(n, c, t)``, films ``(g, c, t, h, w)`` whose ``n = g t`` frames are the images of a group, or volumes,
+            channels first or last, whose slices stand one above the other.
         grid: rows and columns of the map.
         prefix: tokens before the first patch.
         suffix: tokens after the last patch.
+        slices: slices of a volume, among which the rows are shared.
     """
 
     order: Order
     grid: tuple[int, int]
     prefix: int = 0
     suffix: int = 0
+    slices: int = 1
 
     def __str__(self) -> str:
         rows, columns = self.grid
+        if self.slices > 1 or (len(self.order) == 5 and self.order != "ncthw"):
+            return f"{self.order} {self.slices}x{rows // self.slices}x{columns}"
         before = f" after {self.prefix} prefix" if self.prefix else ""
         behind = f" before {self.suffix} suffix" if self.suffix else ""
         return f"{self.order} {rows}x{columns}{before}{behind}"
@@ -46,6 +51,10 @@ def to_nchw(tensor: Float[Tensor, "m *dims"], layout: Layout) -> Float[Tensor, "
         return tensor.transpose(1, 2).flatten(0, 1)
     if layout.order == "nchw":
         return tensor
+    if layout.order == "ncdhw":
+        return tensor.flatten(2, 3)
+    if layout.order == "ndhwc":
+        return tensor.permute(0, 4, 1, 2, 3).flatten(2, 3)
     if layout.order == "nhwc":
         return tensor.permute(0, 3, 1, 2)
     tokens = tensor.transpose(1, 2) if layout.order == "ncl" else tensor
@@ -66,6 +75,9 @@ def from_nchw(
     cells = cells.to(like.dtype)
     if layout.order == "nchw":
         return cells
+    if layout.order in ("ncdhw", "ndhwc"):
+        volumes = cells.reshape(*cells.shape[:2], layout.slices, -1, cells.shape[3])
+        return volumes if layout.order == "ncdhw" else volumes.permute(0, 2, 3, 4, 1)
     if layout.order == "nhwc":
         return cells.permute(0, 2, 3, 1)
     tokens = like.transpose(1, 2) if layout.order == "ncl" else like
@@ -81,6 +93,7 @@ def possible_layouts(
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
     images: int = 1,
+    slices: int = 0,
 ) -> list[Layout]:
     """List the layouts that a layer's output of this shape can have, for inputs of ``input_size`` (h, w) pixels.
 
@@ -95,7 +108,10 @@ def possible_layouts(
         prefix: the number of prefix tokens by the model's metadata, if known.
         grid: the patch grid by the model's metadata, if known.
         images: the batch size; if more than one, films with as many frames are read as images.
+        slices: the number of slices of the model's input, where it takes volumes: then only volumes are read.
     """
+    if slices:
+        return _possible_volumes(shape, input_size, images, slices)
     if images > 1 and len(shape) == 5 and shape[0] * shape[2] == images:
         frame = (shape[3], shape[4])
         return [Layout("ncthw", frame)] if _fits_input(frame, input_size) else []
@@ -127,6 +143,19 @@ def possible_layouts(
             if (cells := _find_grid(length - count, input_size)) is not None
         ]
     return []
+
+
+def _possible_volumes(shape: Sequence[int], input_size: tuple[int, int], images: int, slices: int) -> list[Layout]:
+    """List the readings of a layer's output as volumes, whose slices must have the aspect of the input's."""
+    if len(shape) != 5 or shape[0] != images:
+        return []
+    readings: list[tuple[Order, Sequence[int]]] = [("ncdhw", shape[2:]), ("ndhwc", shape[1:4])]
+    each = (input_size[0] // slices, input_size[1])
+    return [
+        Layout(order, (deep * rows, columns), slices=deep)
+        for order, (deep, rows, columns) in readings
+        if 1 <= deep <= slices + 1 and _fits_input((rows, columns), each)
+    ]
 
 
 def parse_layout(word: str, shape: Sequence[int], images: int = 1) -> Layout:
@@ -244,8 +273,9 @@ def decide(candidates: Sequence[Layout], shape: Sequence[int], unambiguous: froz
     form = "x".join(map(str, shape))
     if len(shape) == 5:
         raise RequestError(
-            f"its output of shape {form} is a volume or a video, and maps are two-dimensional",
-            "choose a layer whose output has rows and columns only; `camcli layers MODEL` lists them",
+            f"its output of shape {form} is a volume or a video, and the images are not",
+            "choose a layer whose output has rows and columns only; `camcli layers MODEL` lists them; of a network of "
+            "volumes return camcli.VolumePreprocess.of(...) with it",
         )
     if not candidates:
         raise RequestError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -201,9 +201,10 @@ def locate_briefly(compute_cells: ComputeCells, noise: MakeNoise) -> dict[str, G
     return {name: _make_location(both, size, "") for name, both in some.items() if all(axis.is_clear for axis in both)}
 
 
-def even_location(grid: tuple[int, int], size: tuple[int, int]) -> GridLocation:
-    """Return the location of cells that share the input evenly."""
-    return GridLocation(grid, stride=Placement.even(grid, size).stride)
+def even_location(grid: tuple[int, int], size: tuple[int, int], slices: int = 0) -> GridLocation:
+    """Return the location of cells that share the input evenly; of ``slices`` of them, if they are of a volume."""
+    even = Placement.even(grid, size)
+    return GridLocation(grid, stride=even.stride, placement=replace(even, slices=slices) if slices else None)
 
 
 def reduce_size(size: tuple[int, int]) -> tuple[int, int]:

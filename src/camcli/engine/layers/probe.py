@@ -17,6 +17,7 @@ from camcli.engine.hooks.state import frozen
 from camcli.engine.hooks.tensors import iter_tensors, replace_tensor, tensor_at
 from camcli.engine.hooks.watch import watch_outputs
 from camcli.engine.layers.layout import Layout, decide, narrow, possible_layouts, to_nchw
+from camcli.engine.volumes import find_slices
 from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC, get_score_tensor
 from camcli.targets.readers.torchvision_boxes import unfiltered
 from camcli.targets.target import Predictions
@@ -120,13 +121,16 @@ def probe_layers(
             layer = replace(layer, shape=shape, calls=result.calls[name], tensor_index=result.find_used_tensor(name))
         layers.append(layer)
 
-    images = len(image)
-    plain = unambiguous_layouts(layers, size, prefix, grid, images)
+    images, slices = len(image), find_slices(module)
+    plain = unambiguous_layouts(layers, size, prefix, grid, images, slices)
 
     def describe(layer: LayerInfo) -> LayerInfo:
         if layer.reason:
             return layer
-        found = [_add_layout(one, result, size, prefix, grid, plain, images) for one in _iter_tensors_of(layer, result)]
+        found = [
+            _add_layout(one, result, size, prefix, grid, plain, images, slices)
+            for one in _iter_tensors_of(layer, result)
+        ]
         # Of several tensors the first usable for a map; else the first with a grid.
         usable = [one for one in found if not one.reason] or [one for one in found if one.layout] or found
         best = replace(usable[0], has_graph=result.has_graph)
@@ -251,10 +255,11 @@ def unambiguous_layouts(
     prefix: int | None,
     grid: tuple[int, int] | None,
     images: int = 1,
+    slices: int = 0,
 ) -> frozenset[Layout]:
     """Return the layouts of the layers that have only one possible layout by themselves."""
     read = (
-        [one for one in possible_layouts(layer.shape, size, prefix, grid, images) if one.order != "ncl"]
+        [one for one in possible_layouts(layer.shape, size, prefix, grid, images, slices) if one.order != "ncl"]
         for layer in layers
     )
     return frozenset(layouts[0] for layouts in read if len(layouts) == 1)
@@ -268,14 +273,15 @@ def _add_layout(
     grid: tuple[int, int] | None,
     unambiguous: frozenset[Layout],
     images: int = 1,
+    slices: int = 0,
 ) -> LayerInfo:
     gradient = result.gradients.get((layer.name, layer.tensor_index))
     vanished = gradient is not None and not _is_nonzero(gradient)
     layer = replace(layer, reached=gradient is not None and not vanished, vanished=vanished)
-    layouts = narrow(possible_layouts(layer.shape, size, prefix, grid, images), unambiguous)
+    layouts = narrow(possible_layouts(layer.shape, size, prefix, grid, images, slices), unambiguous)
     if not layouts:
         pieces = layer.shape[0] if layer.shape else images
-        if pieces == images and len(layer.shape) == 5:
+        if pieces == images and len(layer.shape) == 5 and not slices:
             return replace(layer, reason="a volume or a video: no grid in the image plane")
         if images > 1 and pieces != images:
             return replace(layer, reason=f"returns {pieces} rows for {images} images")

@@ -14,7 +14,9 @@ from camcli.engine import input_channels
 from camcli.engine.devices import reference_tensor
 from camcli.engine.hooks.state import frozen
 from camcli.engine.network import Network, is_two_sided, make_two_sided
+from camcli.engine.volumes import VolumeModule
 from camcli.images.transform import Preprocess
+from camcli.images.volumes import VolumePreprocess
 from camcli.models import user_code
 from camcli.models.adapters import copying, headless, resize, transforms
 from camcli.models.spec import ModelSpec
@@ -183,9 +185,11 @@ def _as_network(made: Any, name: str) -> Network:
     if isinstance(made, tuple) and len(made) in (2, 3) and isinstance(made[0], nn.Module):
         module, preprocess, *labels = made
         if isinstance(preprocess, Preprocess):
-            return Network(
-                name, module, preprocess, _as_labels(labels[0] if labels else [], name), "pretrained", origin
-            )
+            names = _as_labels(labels[0] if labels else [], name)
+            if isinstance(preprocess, VolumePreprocess):
+                folded = VolumeModule(module, preprocess.slices)
+                return Network(name, folded, preprocess, names, "pretrained", origin, wrapped_module=module)
+            return Network(name, module, preprocess, names, "pretrained", origin)
     raise RequestError(f"{name} returned {_describe(made)}", RETURN_USAGE)
 
 
@@ -237,6 +241,11 @@ def _as_labels(given: Any, name: str) -> Labels:
 
 def _resize(network: Network, size: tuple[int, int]) -> Network:
     """Use the unchanged module at another input size; its patch grid is then inferred from its activations."""
+    if isinstance(network.preprocess, VolumePreprocess):
+        raise RequestError(
+            f"{network.name} takes volumes, whose size its own preprocessing says",
+            "leave --size out; or change it there: camcli.VolumePreprocess.of(camcli.Preprocess(size=...), ...)",
+        )
     return replace(
         network,
         module=resize.resize_module(

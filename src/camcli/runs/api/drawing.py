@@ -16,6 +16,7 @@ from PIL import Image
 
 from camcli.base.errors import PictureError, RequestError, did_you_mean
 from camcli.engine.explanation import Explanation
+from camcli.images import Bands
 from camcli.images.decode import decode
 from camcli.images.file_info import NO_INFO, FileInfo
 from camcli.images.source import Picture, PictureSource
@@ -42,13 +43,14 @@ class ImageExplanation(Explanation):
 
     Attributes:
         pixels: of an image in memory, upright, RGB; None for a file.
-        reading: how a file is read: the background of transparent pixels, and the values of black and white.
+        reading: how a file is read: the background of transparent pixels, the values of black and white, the page, and
+            the bands.
         style: the colours and scale that it is drawn in.
         info: what the image's file says about how its pixels are shown.
     """
 
     pixels: np.ndarray | None
-    reading: tuple[str, str]
+    reading: tuple[str, str, int, Bands | None]
     style: Style
     info: FileInfo
 
@@ -212,7 +214,7 @@ class ImageExplanation(Explanation):
         assert view is not None
         if pixels is None:
             try:
-                pixels = np.asarray(decode(source.path, *self.reading, self.page))
+                pixels = np.asarray(decode(source.path, *self.reading))
             except PictureError as error:
                 raise PictureError(f"{source.display_name}: {error.message}", error.hint) from error
         if pixels.shape[:2] != view.picture:
@@ -229,7 +231,7 @@ def attach_image(explanation: Explanation, item: Item, worker: Worker) -> ImageE
     return ImageExplanation(
         **own,
         pixels=item.picture.pixels if item.picture and item.decoded else None,
-        reading=(job.background, job.range),
+        reading=(job.background, job.range, item.source.page, worker.bands),
         info=item.picture.info if item.picture else NO_INFO,
         style=Style(
             job.colormap,

@@ -13,7 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from camcli.base.errors import PictureError, RequestError
-from camcli.images.decode import DecodedPicture, from_array, from_file, from_image
+from camcli.images import Bands, parse_bands
+from camcli.images.arrays import from_array
+from camcli.images.decode import from_file, from_image
+from camcli.images.decoded import DecodedPicture
 from camcli.images.source import PictureSource
 from camcli.images.transform import PICTURE_CHANNELS
 from camcli.runs.job.job import Job
@@ -70,13 +73,17 @@ def _decode(given: Any, job: Job, channels: int) -> DecodedPicture:
     if isinstance(given, np.ndarray):
         return _decode_array(given, job, channels)
     if isinstance(given, bytes | bytearray | memoryview):
-        return from_file(io.BytesIO(given), job.background, job.range)
+        return from_file(io.BytesIO(given), job.background, job.range, _parse_bands(job, channels))
     if hasattr(given, "read"):
         content = given.read()
         if isinstance(content, str):
             raise RequestError("a file was opened as text", "open it as bytes: open(path, 'rb')")
-        return from_file(io.BytesIO(content), job.background, job.range)
+        return from_file(io.BytesIO(content), job.background, job.range, _parse_bands(job, channels))
     raise _no_image_error(given)
+
+
+def _parse_bands(job: Job, channels: int) -> Bands | None:
+    return parse_bands(job.bands, job.rgb) or (None if channels in PICTURE_CHANNELS else Bands())
 
 
 def _decode_array(values: np.ndarray, job: Job, channels: int) -> DecodedPicture:
@@ -92,7 +99,7 @@ def _decode_array(values: np.ndarray, job: Job, channels: int) -> DecodedPicture
         if values.dtype == np.uint8:
             return from_image(Image.fromarray(np.ascontiguousarray(values)), job.background, job.range)
     try:
-        return from_array(values, job.background, job.range)
+        return from_array(values, job.range, parse_bands(job.bands, job.rgb))
     except PictureError as error:
         raise PictureError(error.message, NORMALISED_HINT if "floating" in error.message else error.hint) from error
 

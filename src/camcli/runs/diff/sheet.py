@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from camcli.base.errors import PictureError
-from camcli.images import describe_page
+from camcli.images import describe_page, parse_bands
 from camcli.images.decode import decode_reduced
 from camcli.images.view import is_fine
 from camcli.metrics.similarity import MEASURE_MEANINGS, MEASURE_NAMES
@@ -125,6 +125,7 @@ def _decode(recorded: RecordedMap, run: SheetRun) -> np.ndarray:
         str(job.get("background") or "#ffffff"),
         str(job.get("range") or ""),
         source.page,
+        parse_bands(str(job.get("bands") or ""), str(job.get("rgb") or "")),
     )
     if opened.size != recorded.outcome.image_size:
         raise PictureError("the image has another size now")

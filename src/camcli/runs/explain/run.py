@@ -62,7 +62,7 @@ class Run:
         formats = Formats.from_job(job)
         check_output_folder(job)
         check_recorded_options(job, provenance.FILE, ledger.FILE)
-        self.worker = worker or Worker(job, inputs.source_factory)
+        self.worker = worker or Worker(job, inputs.source_factory, volumes=True)
         self.worker.shows_pixels = formats.shows_pixels
         self.notes = self.worker.notes
         self.notes += inputs.note_unread()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from camcli.base.errors import RequestError
 from camcli.engine import FLIPS, LAYOUT, LAYOUTS, factors
-from camcli.images import BY_FOLDER, GROUP_PATTERN, parse_every, parse_page_ranges, parse_value_range
+from camcli.images import BY_FOLDER, GROUP_PATTERN, parse_bands, parse_every, parse_page_ranges, parse_value_range
 from camcli.models import TEXT_TOWER_USAGE, WRAPPER_USAGE, check_templates, parse_size
 from camcli.outputs import MAX_PANEL_SIZE, MIN_PANEL_SIZE
 from camcli.runs.job.shard import parse_shard
@@ -40,6 +40,7 @@ def check_options(job: Job) -> None:
     parse_size(job.size)
     factors(job.scales)
     parse_value_range(job.range)
+    parse_bands(job.bands, job.rgb)
     parse_page_ranges(job.pages)
     parse_every(job.every)
     for flip in job.augment:

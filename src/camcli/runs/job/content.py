@@ -31,7 +31,7 @@ NOT_IN_FINGERPRINT = frozenset(
     }
 )
 # Options for how maps are drawn, whose digest each drawn file has in its line: they make no other job.
-DRAWING_OPTIONS = ("colormap", "alpha", "outside", "normalize", "panel_size")
+DRAWING_OPTIONS = ("colormap", "alpha", "outside", "normalize", "panel_size", "rgb")
 # Number of the way maps are drawn: raised when the same options give other pixels.
 DRAWING_VERSION = 3
 # Options that name files, whose content counts.
@@ -76,6 +76,7 @@ def collect_options(job: Job) -> dict[str, Any]:
         options["decode"] = "reduced, except where a JPEG's own pixels are shown"
     options["size"] = parse_size(job.size)
     options["range"] = parse_value_range(job.range) or job.range
+    options["bands"] = job.bands.replace(" ", "")
     options["scales"] = sorted(set(factors(job.scales)))
     options["augment"] = sorted(set(job.augment))
     source, _, function = job.model.rpartition(":")

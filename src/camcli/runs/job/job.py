@@ -352,10 +352,25 @@ class Job:
     range: str = option(
         "",
         MODEL,
-        help="For images of more than 8 bits (16-bit PNG, TIFF, float): values of black and white as LOW,HIGH; auto = "
-        "min and max of each file",
+        help="For images of more than 8 bits (16-bit PNG, TIFF, NPY, float, DICOM): values of black and white as "
+        "LOW,HIGH, or CENTRE/WIDTH of a window; percentiles of each file as 1%,99%; auto = min and max of each file",
         metavar="LOW,HIGH",
-        show_default="full range of the data type",
+        show_default="full range of the data type; of DICOM, the file's own window",
+    )
+    bands: str = option(
+        "",
+        MODEL,
+        help="Bands of multispectral TIFF and NPY images that the model gets, in its order, counted from 1: 4,3,2,8",
+        metavar="NUMBERS",
+        show_default="all; of pictures, their colours",
+    )
+    rgb: str = option(
+        "",
+        OUTPUT,
+        help="Bands of such images that are drawn as red, green and blue under the map, or one as grey: 4,3,2",
+        metavar="NUMBERS",
+        show_default="the first three of --bands",
+        after="background",
     )
     pages: str = option(
         FIRST_PAGE,

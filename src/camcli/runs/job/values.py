@@ -10,7 +10,10 @@ from camcli.base.signature import format_value
 from camcli.runs.job.job import Job
 
 # What joins several values in the options that are one string.
-SEPARATORS = {"method": ",", "scales": ",", "device": ",", "range": ",", "pages": ",", "group": "", "size": "x"}
+SEPARATORS = dict.fromkeys(("method", "scales", "device", "range", "bands", "rgb", "pages"), ",") | {
+    "group": "",
+    "size": "x",
+}
 
 
 def convert_value(name: str, value: Any) -> Any:

@@ -83,6 +83,6 @@ def decode_again(worker: Worker, line: Line, max_divisor: Callable[[int, int], f
         PictureError: it was changed since, or cannot be read.
     """
     source, job = find_source(line), worker.job
-    opened = decode_reduced(source.path, max_divisor, job.background, job.range, source.page)
+    opened = decode_reduced(source.path, max_divisor, job.background, job.range, source.page, worker.bands)
     view = worker.network.preprocess.view(*opened.size)
     return Picture(source, np.asarray(opened.image), view, opened.info)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from camcli import __version__
 from camcli.base.errors import NothingFoundError, OutputError
 from camcli.base.versions import collect_versions
+from camcli.images import describe_range
 from camcli.images.address import show_path, to_url
 from camcli.models.adapters.templates import expand_templates
 from camcli.runs.record.folder import Folder
@@ -43,6 +44,8 @@ def collect_facts(worker: Worker) -> dict[str, Any]:
             "preprocessing": asdict(network.preprocess),
             "notes": list(network.notes),
         },
+        "black_and_white": describe_range(worker.job.range),
+        "bands": asdict(worker.bands) if worker.bands else None,
         "methods": [
             {"name": method.row.name, "paper": method.row.paper, "options": method.options}
             for method in explainer.bound_methods

@@ -35,6 +35,7 @@ from camcli.runs.record.preflight import read_shard
 from camcli.runs.worker.item import Item, merge_done
 from camcli.runs.worker.pipeline import Load, Measure, stream_with_pauses
 from camcli.runs.worker.threads import map_ahead
+from camcli.runs.worker.volumes import takes_volumes
 from camcli.runs.worker.worker import Worker
 
 ACCEPT_HINT = "with --accept-versions they count as done"
@@ -189,7 +190,7 @@ class Session(Generic[R]):
         item.skipped = not overwrite and self.ledger.is_done(name, item.stamp)
         item.earlier = () if item.skipped else self.ledger.find_result(name, item.stamp)
         if item.earlier and not overwrite:
-            item.skipped = can_redraw(self.folder, item.earlier)
+            item.skipped = can_redraw(self.folder, item.earlier) and not takes_volumes(self.worker.network)
 
     def make_line_fields(self, item: Item) -> dict[str, Any]:
         """Return the fields that a line of any image has."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.base.errors import NothingFoundError, OutputError, RequestError
+from camcli.images import parse_bands
 from camcli.images.address import to_url
 from camcli.images.own_outputs import REPORT_FOLDER
 from camcli.runs.record.outcome import Outcome
@@ -87,7 +88,11 @@ class _Making:
         job = record.get("job") or {}
         self._copied_size = _choose_copied_size(options, count, job)
         self._thumbnailer = Thumbnailer(
-            out, str(job.get("background") or "#ffffff"), str(job.get("range") or ""), self._copied_size
+            out,
+            str(job.get("background") or "#ffffff"),
+            str(job.get("range") or ""),
+            parse_bands(str(job.get("bands") or ""), str(job.get("rgb") or "")),
+            self._copied_size,
         )
         self._rule = LabelRule.from_record(record)
         self._variants, self._findings = Variants(), Findings()

@@ -11,8 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from camcli.base.errors import PictureError, RequestError
+from camcli.images import Bands
 from camcli.images.address import to_url
-from camcli.images.decode import DecodedPicture, decode_reduced
+from camcli.images.decode import decode_reduced
+from camcli.images.decoded import DecodedPicture
 from camcli.runs.record.folder import resolve_inside
 from camcli.runs.record.kept import find_source
 from camcli.runs.record.outcome import Outcome
@@ -67,13 +69,14 @@ class Thumbnailer:
 
     Attributes:
         out: the output folder.
-        background, value_range: how images are decoded; see :func:`camcli.images.decode.decode`.
+        background, value_range, bands: how images are decoded; see :func:`camcli.images.decode.decode`.
         copied_size: longer side of copies of all images and maps; 0 for copies of images that browsers cannot show.
     """
 
     out: Path
     background: str
     value_range: str
+    bands: Bands | None
     copied_size: int = 0
 
     def make(self, block: Sequence[Mapping[int, Outcome]]) -> Thumbnails:
@@ -99,10 +102,10 @@ class Thumbnailer:
     ) -> None:
         try:
             path = find_source(outcome, self.out).path
-            can_show = not (outcome.page or self.value_range or to_url(path)) and path.is_file()
+            can_show = not (outcome.page or self.value_range or self.bands or to_url(path)) and path.is_file()
             can_show = can_show and path.suffix.lower() in BROWSER_SUFFIXES
             copied_size = self.copied_size or (0 if can_show else COPIED_SIZE)
-            decoded = self._decode(path, copied_size, outcome.page)
+            decoded = self._decode(path, copied_size, outcome.page, self.bands)
         except (PictureError, RequestError) as error:
             look.missing = error.message
             return
@@ -132,9 +135,9 @@ class Thumbnailer:
             if self.copied_size:
                 made.copies[at, f"{number}-{name}"] = encode(fit(decoded, self.copied_size))
 
-    def _decode(self, path: Path, copied_size: int, page: int = 0) -> DecodedPicture:
+    def _decode(self, path: Path, copied_size: int, page: int = 0, bands: Bands | None = None) -> DecodedPicture:
         side = max(CELL, copied_size)
-        return decode_reduced(path, lambda w, h: max(w, h) / side, self.background, self.value_range, page)
+        return decode_reduced(path, lambda w, h: max(w, h) / side, self.background, self.value_range, page, bands)
 
 
 def put(sheets: dict[str, Image.Image], name: str, at: int, decoded: DecodedPicture) -> None:

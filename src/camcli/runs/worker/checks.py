@@ -12,14 +12,12 @@ from camcli.base.words import shorten
 from camcli.engine import devices
 from camcli.engine.choose import ONE_TARGET_HINT, describe_disagreement
 from camcli.engine.explainer import Explainer
-from camcli.engine.input_channels import format_channels
 from camcli.engine.network import Network
 from camcli.engine.precision import DTYPES
 from camcli.images.grouping import group_items
 from camcli.images.objects import masks
 from camcli.images.region import Region, parse_rectangle
 from camcli.images.source import PictureSource
-from camcli.images.transform import PICTURE_CHANNELS
 from camcli.runs.job.job import Job
 from camcli.runs.job.prompts import Prompts
 from camcli.runs.worker.item import SourceFactory
@@ -69,17 +67,6 @@ def check_fits(job: Job, network: Network) -> None:
         )
     if job.min_score != Job().min_score and network.output_spec.task != "detect":
         raise RequestError(f"{network.name} finds no boxes, so --min-score cannot be used", "leave --min-score out")
-
-
-def check_image_channels(job: Job, network: Network) -> None:
-    """Check that the model takes grey or colour images; one with other channels takes arrays only."""
-    count = network.preprocess.channels
-    if job.inputs and count not in PICTURE_CHANNELS:
-        raise RequestError(
-            f"{network.name} takes {format_channels(count)}, and image files have 3, or 1 if they are grey",
-            f"give it arrays (height, width, {count}) from Python: camcli.explain(arrays, model=...); or batches "
-            f"(n, {count}, h, w): camcli.Explainer(network)(images)",
-        )
 
 
 def check_shared(job: Job, network: Network, device: torch.device) -> None:

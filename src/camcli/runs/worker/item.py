@@ -13,7 +13,7 @@ from camcli.images.source import Picture, PictureSource
 
 if TYPE_CHECKING:
     from camcli.engine.maps.result import Result
-    from camcli.images.decode import DecodedPicture
+    from camcli.images.decoded import DecodedPicture
     from camcli.runs.worker.decode_ahead import Reservation
     from camcli.targets import TargetRule
 

@@ -21,7 +21,7 @@ from camcli.engine import devices
 from camcli.engine.explainer import Explainer
 from camcli.engine.explanation import Explanation
 from camcli.engine.maps.result import Result
-from camcli.images import depth, frames
+from camcli.images import depth, dicom, frames
 from camcli.images.source import PAUSE, Picture
 from camcli.runs.worker.decode_ahead import STALL_SECONDS, Prefetcher
 from camcli.runs.worker.groups import fail_whole_group, form_groups
@@ -32,7 +32,10 @@ from camcli.runs.worker.threads import batched, map_over, split_by_length
 from camcli.runs.worker.worker import Worker
 
 # Beginnings of an image's notes on its decoding, which the user can change.
-DECODING_NOTES = (depth.NARROW_RANGE_NOTE, depth.EIGHT_BITS_NOTE, frames.FIRST_PAGE_NOTE)
+DECODING_NOTES = (
+    *(depth.NARROW_RANGE_NOTE, depth.EIGHT_BITS_NOTE, frames.FIRST_PAGE_NOTE),
+    *(dicom.WINDOW_NOTE, dicom.BITS_NOTE, dicom.INVERTED_NOTE),
+)
 NOTE_PREFIXES = {frames.FIRST_PAGE_NOTE: "is read as "}
 
 R = TypeVar("R")

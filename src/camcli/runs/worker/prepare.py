@@ -17,12 +17,15 @@ from camcli.base.errors import PictureError
 from camcli.base.log import log_failure
 from camcli.base.words import first_line
 from camcli.engine import devices
-from camcli.images.decode import DecodedPicture, decode_reduced, never_reduce
+from camcli.images.decode import decode_reduced, never_reduce
+from camcli.images.decoded import DecodedPicture
 from camcli.images.region import Region
 from camcli.images.source import Picture
 from camcli.images.view import View
+from camcli.runs.worker.bands import make_input
 from camcli.runs.worker.decode_ahead import Admit
 from camcli.runs.worker.item import Item
+from camcli.runs.worker.volumes import prepare_volume, takes_volumes
 
 if TYPE_CHECKING:
     from camcli.runs.worker.worker import Worker
@@ -46,25 +49,24 @@ def prepare_item(worker: Worker, given: Item, admit: Admit) -> Item:
     try:
         if item.source.error:
             raise PictureError(item.source.error)
-        opened = _decode(worker, item, wait_for_room)
-        image = opened.image
+        network = worker.network
+        if takes_volumes(network):
+            item.input, item.picture, item.notes = prepare_volume(network, worker.job, item.source, wait_for_room)
+        else:
+            opened = _decode(worker, item, wait_for_room)
+            in_steps = worker.job.decode == "reduced"
+            item.input, view = make_input(opened, network.preprocess, network.name, in_steps)
+            item.picture, item.notes = Picture(item.source, np.asarray(opened.image), view, opened.info), opened.notes
         if worker.extras:
             worker.extras.get([item.source.path])
         if worker.prompts:
             worker.prompts.find_competing(item.source.path)
-        preprocess = worker.network.preprocess
-        full = worker.job.decode == "full"
-        if opened.planes is not None:
-            item.input, view = preprocess.from_planes(opened.planes)
-        else:
-            item.input, view = preprocess(image) if full else preprocess.from_reduced(image, opened.size, opened.box)
-        item.picture = Picture(item.source, np.asarray(image), view, opened.info)
-        item.notes = opened.notes + ((ONE_COLOUR,) if _is_one_colour(item.picture.pixels) else ())
+        item.notes += (ONE_COLOUR,) if _is_one_colour(item.picture.pixels) else ()
         if worker.true_boxes:
-            item.target_rule = worker.true_boxes.make_rule(item.source, view)
-        if worker.network.output_spec.task == "segment":
-            item.picture_mask = _make_mask(Region(), view)
-            item.region_mask = _make_mask(worker.region, view) if worker.region else None
+            item.target_rule = worker.true_boxes.make_rule(item.source, item.picture.view)
+        if network.output_spec.task == "segment":
+            item.picture_mask = _make_mask(Region(), item.picture.view)
+            item.region_mask = _make_mask(worker.region, item.picture.view) if worker.region else None
     except PictureError as error:
         log_failure(item.source.display_name, error)
         _fail(item, error.message, error.hint, error.__cause__)
@@ -83,9 +85,8 @@ def _decode(worker: Worker, item: Item, admit: Callable[[int], None]) -> Decoded
         return item.decoded
     full = worker.job.decode == "full" or worker.shows_pixels
     spare = never_reduce if full else worker.network.preprocess.max_divisor
-    return decode_reduced(
-        item.source.path, spare, worker.job.background, worker.job.range, item.source.page, admit=admit
-    )
+    path, job = item.source.path, worker.job
+    return decode_reduced(path, spare, job.background, job.range, item.source.page, worker.bands, admit=admit)
 
 
 def _fail(item: Item, message: str, hint: str, cause: BaseException | None) -> None:

@@ -14,12 +14,12 @@ from camcli.base.errors import PictureError, RequestError
 from camcli.engine.devices import copy_to_module
 from camcli.engine.maps.method import bind_methods
 from camcli.engine.network import Network
-from camcli.images.decode import decode
+from camcli.images.decode import decode_reduced, never_reduce
 from camcli.images.features import Features
-from camcli.images.transform import Preprocess
 from camcli.models import load
 from camcli.runs.job.job import Job
 from camcli.runs.job.prompts import Prompts, read_prompts
+from camcli.runs.worker.bands import choose_bands, make_input
 from camcli.targets import AUTO, FEATURE_TARGETS, SIMILAR_PREFIX, TargetRule, parse_target
 from camcli.targets.features import name_similarity
 from camcli.targets.labels import Labels
@@ -281,7 +281,7 @@ def make_similarity_network(network: Network, references: Sequence[str], job: Jo
         RequestError: an image cannot be read, does not fit the network, or has no active feature.
     """
     files = list(dict.fromkeys(references))
-    images = torch.stack([_load_reference(network.preprocess, file, job) for file in files])
+    images = torch.stack([_load_reference(network, file, job) for file in files])
     with torch.inference_mode():
         predictions = network.read(network.module(copy_to_module(network.module, images)), len(images))
         features = torch.stack([predictions.scores(row) for row in range(len(images))]).clone()
@@ -297,11 +297,13 @@ def make_similarity_network(network: Network, references: Sequence[str], job: Jo
     )
 
 
-def _load_reference(preprocess: Preprocess, file: str, job: Job) -> torch.Tensor:
+def _load_reference(network: Network, file: str, job: Job) -> torch.Tensor:
     if not file:
         raise RequestError("the target 'similar:' names no image", "write similar:path/to/image.jpg")
     try:
-        image, _ = preprocess(decode(Path(file), job.background, job.range))
+        bands = choose_bands(job, network)
+        decoded = decode_reduced(Path(file), never_reduce, job.background, job.range, bands=bands)
+        image, _ = make_input(decoded, network.preprocess, network.name)
     except PictureError as error:
         raise RequestError(
             f"the image {file!r} of the target similar: cannot be read: {error.message}", error.hint

@@ -29,9 +29,9 @@ from camcli.images.decode import parse_colour
 from camcli.images.features import FeatureFile, Features
 from camcli.runs.job import fingerprint
 from camcli.runs.job.job import Job
+from camcli.runs.worker.bands import choose_bands
 from camcli.runs.worker.checks import (
     check_fits,
-    check_image_channels,
     check_layer_channels,
     check_prompts,
     check_shared,
@@ -53,6 +53,7 @@ from camcli.runs.worker.resources import (
     make_noise,
 )
 from camcli.runs.worker.true_boxes import read_true_boxes
+from camcli.runs.worker.volumes import check_volumes
 
 
 class Worker:
@@ -65,6 +66,7 @@ class Worker:
         total: number of images, if known.
         loading: arguments of :func:`camcli.load` in place of the job's; see :func:`resolve_job`.
         recorded: False if nothing is written, so that no fingerprint is needed.
+        volumes: True for a command that makes maps of volumes.
 
     Attributes:
         region: region of each image that is summed over, for models that score every pixel.
@@ -82,6 +84,7 @@ class Worker:
         max_batch_pixels: maximum pixels that the images of a batch have together.
         fitting_batch_sizes: by the id of an explainer, number of images that were found to fit its device's memory.
         workers: number of threads that decode.
+        bands: the bands of each image that the model takes, and those drawn; None for colours.
         shows_pixels: an output shows images at their own size, so that ``decode="reduced"`` must not reduce them.
         score_description: the score that the maps explain, in words for people.
         notes: notes for the user about all maps; may grow while images are processed.
@@ -102,6 +105,7 @@ class Worker:
         total: int | None = None,
         loading: Mapping[str, Any] | None = None,
         recorded: bool = True,
+        volumes: bool = False,
     ) -> None:
         self.job = job
         self.devices = devices.parse_devices(job.device)
@@ -115,7 +119,8 @@ class Worker:
         resolved = timing.measured("load", resolve_job)(job, count, features, loading)
         network = resolved.network
         check_fits(job, network)
-        check_image_channels(job, network)
+        check_volumes(job, network, volumes)
+        self.bands = choose_bands(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = timing.measured("hash", network.sha256)() if recorded else ""
         self.fingerprint_parts = _collect_job_parts(job, network, self.sha256) if recorded else {}
