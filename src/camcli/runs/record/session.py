@@ -246,7 +246,9 @@ class Session(Generic[R]):
         def write_item(item: Item) -> tuple[int, list[R]]:
             return item.count, write(item)
 
-        for count, lines in map_ahead(timing.measured("draw and write", write_item), explained, workers, 2 * workers):
+        written = timing.measured("draw and write", write_item)
+        # Where an image takes minutes, it is recorded, and told, before the next ones are done.
+        for count, lines in map_ahead(written, explained, workers, 2 * workers, eager=True):
             self.processed += count
             self.skipped += 0 if lines else count
             self.failed += any(line.error for line in lines)
