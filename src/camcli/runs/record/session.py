@@ -16,6 +16,7 @@ from typing import Any, Generic
 from camcli.base import timing
 from camcli.base.errors import NothingFoundError
 from camcli.base.log import LOGGER
+from camcli.base.words import count_of
 from camcli.images.address import show_path
 from camcli.images.files import read_stamp
 from camcli.images.naming import mark_name
@@ -260,7 +261,7 @@ class Session(Generic[R]):
             raise NothingFoundError("standard input named no image")
         self.worker.notes += self._namesakes.notes()
         if standing:
-            self.worker.notes.append(f"{standing} image(s) that failed keep the results of an earlier run")
+            self.worker.notes.append(f"results of an earlier run stay for {count_of(standing, 'image')} that failed")
 
     def _settle(self, folder: Folder) -> Iterable[str]:
         """Return the fingerprints of the jobs whose results count; make the folder a job's if it is a shard's first.
