@@ -6,9 +6,20 @@ from collections.abc import Sequence
 MAX_NAMES = 5
 
 
-def count_of(number: int, noun: str) -> str:
-    """Return a number and what it counts: ``1 image``, ``2 images``."""
-    return f"{number} {noun}" + "s" * (number != 1)
+# Verbs after several, and after one.
+SINGULAR = {"are": "is", "were": "was", "have": "has"}
+
+
+def count_of(number: int, noun: str, verb: str = "") -> str:
+    """Return a number and what it counts, and a verb if need be: ``1 image``, ``2 images``, ``1 image is``.
+
+    Args:
+        number: the number.
+        noun: the noun for one.
+        verb: the verb for several.
+    """
+    words = [f"{number} {noun}" + "s" * (number != 1), SINGULAR.get(verb, verb) if number == 1 else verb]
+    return " ".join(filter(None, words))
 
 
 def first_line(error: BaseException) -> str:

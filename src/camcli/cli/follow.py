@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from camcli.base.words import count_of
 from camcli.cli.console import MAX_LISTED, Console
 from camcli.cli.streams import print_lines
 from camcli.runs.record.outcome import Counts, Outcome, make_outcome
@@ -48,7 +49,7 @@ class Following:
         """Print the summary; return the numbers of images."""
         if self._as_json and self._counts.skipped:
             self._console.note(
-                f"{self._counts.skipped} image(s) were done before, and their lines are not printed again: they are in "
+                f"{count_of(self._counts.skipped, 'image', 'were')} done before, and not printed again: see "
                 f"{self._out}/outcomes.jsonl"
             )
         self._console.print_summary(self._shown, self._counts, time.monotonic() - self._began, self._out)

@@ -57,7 +57,7 @@ def merge(
         merged = merge_shards(out, console.note)
         print_status(merged.status, out)
         if merged.replaced:
-            console.note(f"{merged.replaced} image(s) were done more than once; their last results count")
+            console.note(f"{count_of(merged.replaced, 'image', 'were')} done more than once: the last result counts")
         if to and in_tars:
             print_tars(console, write_tars(out, to, max_bytes))
         elif to:
@@ -71,8 +71,8 @@ def print_tars(console: Console, written: "WrittenTars") -> None:
     between = f" to {last}" if len(written.tars) > 1 else ""
     console.say(f"{first}{between}: {count_of(written.samples, 'image')}")
     if written.left_out:
-        console.note(f"{written.left_out} image(s) without outputs, or whose files are not there, are left out")
+        console.note(f"{count_of(written.left_out, 'image', 'are')} left out: without outputs, or with files missing")
     if written.others:
         after = " and those after it" if len(written.others) > 1 else ""
-        earlier = f"{len(written.others)} tar(s) are of an earlier writing"
+        earlier = f"{count_of(len(written.others), 'tar', 'are')} of an earlier writing"
         console.note(f"{earlier}: delete {show_path(written.others[0])}{after}")

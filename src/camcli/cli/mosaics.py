@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+from camcli.base.words import count_of
 from camcli.cli.console import Console
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import check_job, loading
@@ -12,6 +13,7 @@ from camcli.cli.streams import get_standard_output
 from camcli.models import names_cache
 from camcli.runs.job.job import Job
 from camcli.runs.mosaics import MosaicJob
+from camcli.runs.record.outcome import Counts
 
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
@@ -49,15 +51,14 @@ def mosaics(**words: Any) -> None:
         console.say(f"model: {run.worker.network.name}, {run.worker.network.origin}")
         if run.worker.network.untrained:
             console.note("the weights are random: these predictions mean nothing")
-        with console.working("predicting classes"):
-            for _ in run:
-                pass
+        counts = Counts()
+        with console.progress(run.total, counts) as reporter:
+            for outcomes in run:
+                reporter.add_picture(outcomes)
         with console.working("composing mosaics"):
             count = run.write()
-        for name, error in run.failed:
-            console.note(f"failed: {name}: {error.message}")
         for note in run.notes:
             console.note(note)
-        console.say(f"{count} {'mosaic' if count == 1 else 'mosaics'} in {run.out}; evaluate maps with them:")
+        console.say(f"{count_of(count, 'mosaic')} in {run.out}; evaluate maps with them:")
         typer.echo(run.next_command, file=get_standard_output())
-    raise typer.Exit(1 if run.failed else 0)
+    raise typer.Exit(counts.exit_code)

@@ -216,7 +216,7 @@ def test_a_picture_that_is_gone_when_the_sheet_is_drawn_is_a_note(paint: Paint, 
     gone.unlink()
     [first, *_] = ranking.write()
     assert [source.path.name for source, _ in first.strongest] == ["a.png", "b.png"]
-    assert "1 image(s) could not be read again for the contact sheet: in/b.png" in ranking.notes
+    assert "1 image could not be read again for the contact sheet: in/b.png" in ranking.notes
 
 
 def test_names_come_from_standard_input(paint: Paint, here: Path, tiny: str) -> None:

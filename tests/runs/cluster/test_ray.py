@@ -131,7 +131,7 @@ class TestOnCluster:
             assert driver.wait(60) == 0, words
         # What an actor recorded, and could not report before its end, is done before for the next one.
         assert COUNT - 8 <= len(lines) <= COUNT
-        assert (len(lines) < COUNT) == ("their lines are not printed again" in words)
+        assert (len(lines) < COUNT) == ("not printed again" in words)
         assert "was lost" in words
         check_all_done_once()
 

@@ -125,7 +125,7 @@ def test_a_picture_of_an_earlier_run_that_is_gone_keeps_its_drawing_and_a_note_s
     paint("in/c.png", (240, 0, 0))
     with Run(Job(model=tiny, inputs=("in",), out="out", device="cpu", **NORMALIZED)) as run:
         assert [[one.error for one in outcomes] for outcomes in run] == [[], [None]]
-        assert run.notes[-1] == "1 image(s) of earlier runs are gone or changed and stay drawn at another scale"
+        assert run.notes[-1] == "1 image of earlier runs could not be drawn at this scale: gone or changed"
     assert times()["in/a.png.heatmap.png"] == before["in/a.png.heatmap.png"]
     assert changes(before) == {"in/b.png.heatmap.png", "in/c.png.heatmap.png", "in/c.png.npy"}
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -161,3 +162,17 @@ def test_as_many_mosaics_as_the_classes_allow(counts: tuple[int, ...], side: int
     if mosaics:
         assert chosen != choose_parts(judged, side, 100, seed=1)
     assert len(choose_parts(judged, side, 1, seed=0)) == min(1, mosaics)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux alone")
+def test_names_need_not_be_utf8_and_progress_is_seen(
+    model: str, pictures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in Path("in/red").iterdir():
+        path.rename(path.with_name(f"\udcff{path.name}"))
+    monkeypatch.setattr("camcli.cli.progress.LINE_INTERVAL", 0)
+    result = do("mosaics", "in", "--model", model, "--out", "made", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "12/12 images" in result.stderr
+    parts = [part for one in json.loads(Path("made/mosaics.json").read_text())["mosaics"] for part in one["parts"]]
+    assert {Path(part["source"]).exists() for part in parts} == {True}

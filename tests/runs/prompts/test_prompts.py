@@ -176,7 +176,7 @@ def test_kept_maps_are_drawn_in_other_looks_without_the_network(three: None, ask
         drawn = ask(*SAY, "in", *looks)
     assert "2 done in " in drawn.stderr
     assert "drawn from these, and not computed again" in drawn.stderr
-    assert "1 image(s) could not be read again for the summary: in/b.png" in drawn.stderr
+    assert "1 image could not be read again for the summary: in/b.png" in drawn.stderr
     for name in ("in/a.png.prompts.png", "in/c.png.prompts.png"):
         assert (pixels(Path("once", name)) == pixels(Path("out", name))).all(), name
     assert [*lines()[-1]["files"]] == ["array", "sheet"]
@@ -289,7 +289,7 @@ def test_a_picture_that_is_gone_is_said_to_be(three: None, clip: str) -> None:
         list(sensitivity)
         Path("in/a.png").unlink()
         sensitivity.finish()
-    assert sensitivity.notes[-1] == "1 image(s) could not be read again for the summary: in/a.png"
+    assert sensitivity.notes[-1] == "1 image could not be read again for the summary: in/a.png"
     assert facts()["notes"][-1] == sensitivity.notes[-1]
 
 

@@ -116,7 +116,7 @@ def test_pictures_that_cannot_be_reached_lose_nothing(paint: Paint, go: Go, here
             outcomes = [one for [one] in run]
         assert all("there is no such file" in (one.error or "") for one in outcomes)
         assert all(one.notes == (RESULT_STAYS,) for one in outcomes)
-        assert run.notes[-1] == "8 image(s) that failed keep the results of an earlier run"
+        assert run.notes[-1] == "results of an earlier run stay for 8 images that failed"
         assert (changes(before), len(times())) == (set(), 16)
         assert ledger()[:8] == lines
         assert [row["error"] is None for row in ledger()] == [True] * 8 + [False] * 8
@@ -288,7 +288,7 @@ def test_a_map_that_cannot_be_drawn_where_another_failed_is_counted_once(paint: 
         next(outcomes)
         paint("in/a.png", (201, 101, 1), size=(40, 40))
         assert list(outcomes) == []
-    assert run.notes[-1] == "1 image(s) of which some maps failed could not be drawn either"
+    assert run.notes[-1] == "1 image of which some maps failed could not be drawn either"
     assert facts()["failed"] == 1
     assert [row["error"] is None for row in ledger()] == [False, False]
 
@@ -342,7 +342,7 @@ def test_a_ledger_that_somebody_changed_makes_it_write_and_read_nothing_outside(
     assert outside.read_bytes() == before
     assert not Path("/tmp/stolen-by-camcli").exists()
     if kind == "array":
-        assert run.notes[-1] == "1 image(s) of earlier runs are gone or changed and stay drawn at another scale"
+        assert run.notes[-1] == "1 image of earlier runs could not be drawn at this scale: gone or changed"
     else:  # drawn in its own place
         assert "in/a.png.heatmap.png" in [row["files"]["heatmap"] for row in ledger()]
     # When the image is done again its old line goes, and nothing of what that named.

@@ -46,7 +46,7 @@ def test_a_tar_has_a_sample_for_each_image(go: Go, paint: Paint) -> None:
     go("v2.0", target=("red", "green"), save=("overlay", "array"))
     said = merge()
     assert "maps-000000.tar: 4 images" in said
-    assert "1 image(s) without outputs" in said
+    assert "1 image is left out: without outputs" in said
     found = samples()
     assert list(found) == sorted(found)
     assert [re.sub("~.*", "~", key) for key in found] == ["v2.0/a_v1", "v2.0/b", "v2.0/c~", "v2.0/c~"]
@@ -72,7 +72,7 @@ def test_tars_are_cut_by_size_and_the_same_each_time(go: Go, paint: Paint, monke
     merge("--max-size", "10kB")
     assert {path.name: path.read_bytes() for path in Path().glob("maps-*.tar")} == small
     said = merge()
-    assert f"{len(small) - 1} tar(s) are of an earlier writing: delete maps-000001.tar" in said
+    assert f"{len(small) - 1} tars are of an earlier writing: delete maps-000001.tar" in said
 
 
 def test_a_tar_that_cannot_be_written_leaves_nothing_half(

@@ -172,7 +172,7 @@ def test_a_file_name_alone_is_joined_where_it_fits_one_image_only(tmp_path):
     found = columns(tmp_path, "image,blur\ndog.jpg,1\ncat.jpg,2\nfox.jpg,3\n")
     assert find_numbers(found, *images) == [[None], [None], [2], [3], [None]]
     assert found.describe_ambiguous() == (
-        "1 name(s) in the columns fit several images, and are left out; add folders: dog.jpg"
+        "left out: 1 name in the columns that fit several images; add folders: dog.jpg"
     )
     assert found.describe_unmatched() == ""
 

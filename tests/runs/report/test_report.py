@@ -75,7 +75,7 @@ def test_results_of_other_jobs_are_left_out_with_a_note(tmp_path):
     out = make_run(tmp_path, 2)
     with (out / "outcomes.jsonl").open("ab") as file:
         file.write(outcome(tmp_path / "x.jpg", "x.jpg").as_line().replace(b'"j1"', b'"j2"'))
-    assert "1 line(s) of other jobs in this folder are left out" in report(out).notes
+    assert "left out: 1 line of other jobs in this folder" in report(out).notes
     assert len(read_items(out)) == 2
 
 
@@ -170,7 +170,7 @@ def test_an_image_that_is_not_there_any_more_has_its_overlay_and_the_reason(tmp_
         photo.unlink()
     else:
         photo.write_bytes(b"no image" * (1 + (trouble == "changed")))
-    assert "1 image(s) are not shown, since they are gone, changed or unreadable now" in report(out).notes
+    assert "1 image is not shown: gone, changed or unreadable now" in report(out).notes
     first, second = read_items(out)
     assert first["missing"] == ("the image is gone" if trouble == "gone" else "the image was changed since")
     assert (first["sheets"], first["size"], "picture" in first) == (["0"], [*SIZE], False)

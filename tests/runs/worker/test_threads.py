@@ -33,6 +33,28 @@ def test_no_more_than_depth_items_are_drawn_before_the_first_result_is_taken() -
     results.close()
 
 
+def test_an_eager_one_yields_what_is_there_when_the_next_item_comes() -> None:
+    drawn, worked = [], threading.Event()
+
+    def items():
+        for number in itertools.count():
+            worked.wait(5)  # an item takes long, and the work on the one before it is done meanwhile
+            worked.clear()
+            time.sleep(0.01)
+            drawn.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        worked.set()
+        return number
+
+    worked.set()
+    results = map_ahead(work, items(), workers=2, depth=5, eager=True)
+    assert next(results) == 0
+    assert len(drawn) <= 2
+    results.close()
+
+
 def test_the_work_of_several_threads_overlaps() -> None:
     together = threading.Barrier(3, timeout=5)
     # Each waits until three are at work: with fewer threads the barrier would break.

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base.errors import NothingFoundError, PictureError, RequestError
-from camcli.base.words import shorten
+from camcli.base.words import count_of, shorten
 from camcli.images.numbers import NumberColumn
 from camcli.images.source import PictureSource
 from camcli.metrics.statistics import RunningStats, Statistics, TopK
@@ -279,7 +279,8 @@ class ChannelRun:
                     }
         if gone := [source.display_name for source in wanted if source not in thumbnails]:
             self.notes.append(
-                f"{len(gone)} image(s) could not be read again for the contact sheet: {shorten(gone, len(gone))}"
+                f"{count_of(len(gone), 'image')} could not be read again for the contact sheet: "
+                f"{shorten(gone, len(gone))}"
             )
         job, network = self.channel_job.job, self.worker.network
         style = Style(job.colormap, job.alpha, "run", untrained=network.untrained)

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from camcli.base.errors import RequestError, did_you_mean
 from camcli.base.weight_files import weight_suffix
+from camcli.base.words import count_of
 from camcli.engine import factors
 from camcli.models import BUNDLED_MODEL
 from camcli.runs.job.check import check_panel_size
@@ -155,7 +156,7 @@ class CompareJob:
         count, given = len(self.networks), len(self.name)
         if given and given != count:
             raise RequestError(
-                f"{given} name{'s' * (given > 1)} for {count} model{'s' * (count > 1)} (checkpoints are counted)",
+                f"{count_of(given, 'name')} for {count_of(count, 'model')} (checkpoints are counted)",
                 "give --name once for each, in their order",
             )
         if "" in map(str.strip, self.name) or len({*self.name}) < given:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from camcli.base.words import count_of
 from camcli.runs.evaluate.columns import MapKey, Numbers
 from camcli.runs.evaluate.differences import MIN_IMAGES, Comparison
 from camcli.runs.evaluate.ranks import Rank
@@ -90,7 +91,7 @@ class Conclusion:
     @property
     def lines(self) -> Iterator[str]:
         """Its words, line by line."""
-        count = f"{self.images} image{'s' * (self.images != 1)}"
+        count = count_of(self.images, "image")
         if self.images < self.least_images:
             yield f"conclusion: none from {count}; methods are judged from {self.least_images} images on"
             return

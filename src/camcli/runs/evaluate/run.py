@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from camcli.base.errors import PictureError, RequestError
+from camcli.base.words import count_of
 from camcli.engine.explainer import Explainer
 from camcli.engine.setup import make_score
 from camcli.images.objects.boxes import Boxes
@@ -178,7 +179,7 @@ class EvaluateRun:
         )
         if self.evaluate_job.to:
             write_table(rows, Path(self.evaluate_job.to))
-        about = f"{self.worker.network.name}, {numbers.count} image{'s' * (numbers.count != 1)}"
+        about = f"{self.worker.network.name}, {count_of(numbers.count, 'image')}"
         self.plots = write_plots(rows, curves, about, self.session.out, self.evaluate_job.plots)
         return rows
 

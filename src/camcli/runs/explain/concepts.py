@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from camcli.base.errors import RequestError
-from camcli.base.words import shorten
+from camcli.base.words import count_of, shorten
 from camcli.engine.maps import concepts
 from camcli.images.address import show_path
 from camcli.runs.record import concept_file
@@ -67,8 +67,8 @@ def _check_no_stale_pictures(session: Session[Outcome]) -> None:
         left = session.ledger.find_unnamed(session.iter_names(), own=True)
         if left:
             raise RequestError(
-                f"concepts are computed again, and {len(left)} image(s) in {show_path(session.out)!r} that are not in "
-                f"this run were drawn with the previous ones: {shorten(left, len(left))}",
+                f"concepts are computed again, and {count_of(len(left), 'image')} in {show_path(session.out)!r}, not "
+                f"in this run, had been drawn with the previous ones: {shorten(left, len(left))}",
                 "name those images too, leave --overwrite out, or choose another folder with --out",
             )
     elif next(iter(session.ledger.iter_pictures()), None):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from camcli.base.errors import OutputError
+from camcli.base.words import count_of
 from camcli.images.naming import fit_path
 from camcli.images.source import Picture
 from camcli.outputs.box import find_box
@@ -62,10 +63,12 @@ def draw_all(writer: Writer) -> Iterator[list[Outcome]]:
             else:
                 failed_again += 1
     if failed_again:
-        session.worker.notes.append(f"{failed_again} image(s) of which some maps failed could not be drawn either")
+        session.worker.notes.append(
+            f"{count_of(failed_again, 'image')} of which some maps failed could not be drawn either"
+        )
     if left:
         session.worker.notes.append(
-            f"{left} image(s) of earlier runs are gone or changed and stay drawn at another scale"
+            f"{count_of(left, 'image')} of earlier runs could not be drawn at this scale: gone or changed"
         )
 
 

@@ -36,8 +36,10 @@ class Judged:
     predicted: bool
 
 
-def judge_batches(worker: Worker, batches: Iterable[list[Item]]) -> Iterator[list[tuple[str, Judged | PictureError]]]:
-    """Yield for each batch the names of its images, and what the model predicts or why that cannot be said."""
+def judge_batches(
+    worker: Worker, batches: Iterable[list[Item]]
+) -> Iterator[list[tuple[PictureSource, Judged | PictureError]]]:
+    """Yield for each batch its images, and what the model predicts or why that cannot be said."""
     return map_batches(worker, lambda explainer, batch: _judge_batch(worker, explainer, batch), batches)
 
 
@@ -63,7 +65,7 @@ def choose_parts(judged: Sequence[Judged], side: int, count: int, seed: int) -> 
 
 def _judge_batch(
     worker: Worker, explainer: Explainer, batch: Sequence[Item]
-) -> list[tuple[str, Judged | PictureError]]:
+) -> list[tuple[PictureSource, Judged | PictureError]]:
     ready = [item for item in batch if item.input is not None]
     found = iter(
         run_in_fitting_batches(
@@ -75,9 +77,7 @@ def _judge_batch(
         )
     )
     unread = PictureError("it cannot be read")
-    return [
-        (item.source.display_name, next(found) if item.input is not None else item.error or unread) for item in batch
-    ]
+    return [(item.source, next(found) if item.input is not None else item.error or unread) for item in batch]
 
 
 def _judge_one(worker: Worker, explainer: Explainer, item: Item) -> Judged | PictureError:

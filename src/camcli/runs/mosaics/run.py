@@ -22,7 +22,9 @@ from camcli.runs.job.option import MODEL, get_option
 from camcli.runs.mosaics import MosaicJob
 from camcli.runs.mosaics.judge import Judged, choose_parts, judge_batches
 from camcli.runs.record import provenance
+from camcli.runs.record.failures import format_error
 from camcli.runs.record.inputs import Inputs
+from camcli.runs.record.outcome import Outcome
 from camcli.runs.record.preflight import refuse_store
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import decode_batches
@@ -38,8 +40,8 @@ REPLACED_OPTIONS = frozenset(
 class MosaicRun:
     """Run that composes mosaics.
 
-    An invalid request raises on construction. Iterating predicts the images and yields for each why it cannot be read,
-    or None; then :meth:`write` chooses and writes.
+    An invalid request raises on construction. Iterating predicts the images and yields the outcome of each, without a
+    map; then :meth:`write` chooses and writes.
 
     Args:
         mosaic_job: the job.
@@ -48,7 +50,6 @@ class MosaicRun:
         worker: the resolved job.
         total: number of images; None if they come from standard input.
         notes: notes for the user; may grow until all is written.
-        failed: images that cannot be read, each with the reason.
 
     Raises:
         RequestError: the request is invalid.
@@ -74,17 +75,15 @@ class MosaicRun:
         if network.preprocess.channels != 3:
             raise RequestError("mosaics are of images with three channels", "choose a model of RGB images")
         self._judged: list[Judged] = []
-        self.failed: list[tuple[str, PictureError]] = []
 
-    def __iter__(self) -> Iterator[PictureError | None]:
+    def __iter__(self) -> Iterator[list[Outcome]]:
         batches = decode_batches(self.worker, map(Item, self._inputs.stream()))
-        for name, found in chain.from_iterable(judge_batches(self.worker, batches)):
+        for source, found in chain.from_iterable(judge_batches(self.worker, batches)):
             if isinstance(found, Judged):
                 self._judged.append(found)
-                yield None
-            else:
-                self.failed.append((name, found))
-                yield found
+            error = None if isinstance(found, Judged) else format_error(found)
+            line = {"source": source.location, "name": source.name, "page": source.page}
+            yield [Outcome(**line, stamp="", job="", run="", error=error)]
         self.notes += self._inputs.note_unread_late()
 
     def write(self) -> int:
@@ -158,7 +157,9 @@ class MosaicRun:
             csv.writer(text, lineterminator="\n").writerows(table)
             (self.out / file).write_text(text.getvalue(), encoding="utf-8")
         record = {**provenance.collect_facts(self.worker), "grid": side, "mosaics": facts}
-        (self.out / FACTS_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+        # File names need not be valid UTF-8; this handler writes what is not as JSON's own escapes.
+        content = json.dumps(record, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        (self.out / FACTS_FILE).write_bytes(content)
 
     def _read_cell(self, item: Item) -> UInt8[np.ndarray, "h w 3"]:
         """Return the pixels that the model sees of an image.

@@ -9,7 +9,7 @@ from operator import not_
 from types import TracebackType
 
 from camcli.base.errors import PictureError
-from camcli.base.words import shorten
+from camcli.base.words import count_of, shorten
 from camcli.images import describe_page
 from camcli.images.source import PictureSource
 from camcli.metrics import similarity
@@ -212,7 +212,7 @@ class PromptRun:
             yield record, seen
         if gone:
             self.notes.append(
-                f"{len(gone)} image(s) could not be read again for the summary: {shorten(gone, len(gone))}"
+                f"{count_of(len(gone), 'image')} could not be read again for the summary: {shorten(gone, len(gone))}"
             )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.base.paths import absolute
+from camcli.base.words import count_of
 from camcli.images.address import to_url
 from camcli.images.naming import mark_name
 from camcli.images.source import PictureSource
@@ -42,8 +43,8 @@ class Namesakes:
         """Yield notes on the images that were renamed for another."""
         for root, many in self._counts.items():
             yield (
-                f"{many} image(s) have the names of others, of {root}, that have results here, so a mark is added to "
-                "theirs; --root FOLDER names images by their path from another folder"
+                f"{count_of(many, 'image', 'have')} the name of another, of {root}, that has results here, so a mark "
+                "is added; --root FOLDER names images by their path from another folder"
             )
 
     def _choose_name(self, source: PictureSource, other_root: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Generic
 from camcli.base import timing
 from camcli.base.errors import NothingFoundError
 from camcli.base.log import LOGGER
+from camcli.base.words import count_of
 from camcli.images.address import show_path
 from camcli.images.files import read_stamp
 from camcli.images.naming import mark_name
@@ -247,7 +248,9 @@ class Session(Generic[R]):
         def write_item(item: Item) -> tuple[int, list[R]]:
             return item.count, write(item)
 
-        for count, lines in map_ahead(timing.measured("draw and write", write_item), explained, workers, 2 * workers):
+        written = timing.measured("draw and write", write_item)
+        # Where an image takes minutes, it is recorded, and told, before the next ones are done.
+        for count, lines in map_ahead(written, explained, workers, 2 * workers, eager=True):
             self.processed += count
             self.skipped += 0 if lines else count
             self.failed += any(line.error for line in lines)
@@ -259,7 +262,7 @@ class Session(Generic[R]):
             raise NothingFoundError("standard input named no image")
         self.worker.notes += self._namesakes.notes()
         if standing:
-            self.worker.notes.append(f"{standing} image(s) that failed keep the results of an earlier run")
+            self.worker.notes.append(f"results of an earlier run stay for {count_of(standing, 'image')} that failed")
 
     def _settle(self, folder: Folder) -> Iterable[str]:
         """Return the fingerprints of the jobs whose results count; make the folder a job's if it is a shard's first.

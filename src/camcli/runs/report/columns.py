@@ -11,7 +11,7 @@ from typing import Any
 
 from camcli.base.delimited import find_column, normalize_title, read_rows, read_text
 from camcli.base.errors import RequestError
-from camcli.base.words import shorten
+from camcli.base.words import count_of, shorten
 from camcli.images.manifest_rows import JSON_SUFFIXES, PARQUET_HINT, PARQUET_SUFFIX, PICTURE_COLUMNS
 from camcli.runs.record.outcome import Outcome
 
@@ -100,7 +100,9 @@ class Columns:
         if not several:
             return ""
         words = shorten(several, len(several))
-        return f"{len(several)} name(s) in the columns fit several images, and are left out; add folders: {words}"
+        return (
+            f"left out: {count_of(len(several), 'name')} in the columns that fit several images; add folders: {words}"
+        )
 
     def describe_unmatched(self) -> str:
         """Describe the names in the tables that were none of the images asked for; empty if there are none."""

@@ -10,8 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+import filelock
+
 from camcli.base import atomic
 from camcli.images.own_outputs import REPORT_FILE, REPORT_FOLDER
+from camcli.runs.record.folder import LOCK_FILE
 from camcli.runs.report import PAGE
 from camcli.runs.report.items import Item
 from camcli.runs.report.page import Assets, dump_json, escape_json, render
@@ -35,6 +38,9 @@ class FolderFiles:
         self._page, self._folder = out / PAGE, out / REPORT_FOLDER
         self._new = atomic.make_temporary_path(self._folder)
         self._new.mkdir(parents=True)
+        # Held while this report is made, so that another one of this folder leaves its files alone.
+        self._lock = filelock.FileLock(self._new / LOCK_FILE)
+        self._lock.acquire()
         self._written: set[str] = set()
         self._items: list[Item] = []
         self._chunks: list[str] = []
@@ -71,11 +77,13 @@ class FolderFiles:
         for name in self._written:
             (self._new / name).replace(self._folder / name)
         atomic.write(self._page, page.encode(errors=UNENCODABLE))
+        self._lock.release()
         remove_others(self._folder, self._written)
         return self._page
 
     def discard(self) -> None:
         """Remove what is not in its place."""
+        self._lock.release()
         shutil.rmtree(self._new, ignore_errors=True)
         with suppress(OSError):  # an earlier report's files are in it
             self._folder.rmdir()
@@ -148,7 +156,15 @@ def remove_others(folder: Path, kept: Container[str]) -> None:
     with suppress(OSError):  # what cannot be removed is in nobody's way
         for file in folder.iterdir():
             if atomic.TEMPORARY_NAME.fullmatch(file.name):
-                shutil.rmtree(file, ignore_errors=True)  # of this report, or of one that was killed
+                _remove_abandoned(file)  # of this report, or of one that was killed
             elif file.name not in kept and REPORT_FILE.fullmatch(file.name) and not file.is_symlink():
                 file.unlink(missing_ok=True)
         folder.rmdir()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary folder of a report that nobody is making."""
+    with suppress(OSError):  # a Timeout is one too
+        with filelock.FileLock(folder / LOCK_FILE, timeout=0):
+            pass
+        shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from camcli.base.errors import NothingFoundError, OutputError, RequestError
 from camcli.images import parse_bands
+from camcli.base.words import count_of
 from camcli.images.address import to_url
 from camcli.images.own_outputs import REPORT_FOLDER
 from camcli.runs.record.outcome import Outcome
@@ -189,11 +190,11 @@ class _Making:
 
     def _list_notes(self, entries: Entries) -> Iterator[str]:
         if self._missing:
-            yield f"{self._missing} image(s) are not shown, since they are gone, changed or unreadable now"
+            yield f"{count_of(self._missing, 'image', 'are')} not shown: gone, changed or unreadable now"
         if self._uncopied:
-            yield f"{self._uncopied} image(s) could not be copied, and are shown from where they are"
+            yield f"{count_of(self._uncopied, 'image')} could not be copied; the page shows the original"
         if entries.others:
-            yield f"{entries.others} line(s) of other jobs in this folder are left out"
+            yield f"left out: {count_of(entries.others, 'line')} of other jobs in this folder"
         yield from filter(None, (self._columns.describe_ambiguous(), self._columns.describe_unmatched()))
         if self._options.single_file and not self._copied_size and self._options.image_size is None:
             yield f"these are many maps: the file has thumbnails only; --image-size {EMBEDDED_SIZE} adds larger images"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import RequestError
+from camcli.base.words import count_of
 from camcli.engine.maps.concepts import MAX_PICTURES
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import read_ahead
@@ -41,8 +42,8 @@ def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
     worker.explainer.fit(samples())
     if used and not worker.explainer.fitted_concepts:
         raise RequestError(
-            f"the activations of {', '.join(worker.explainer.layers)} contain NaN or infinite values in {used} "
-            "image(s), so there are no concepts in them",
+            f"the activations of {', '.join(worker.explainer.layers)} contain NaN or infinite values in "
+            f"{count_of(used, 'image')}, so there are no concepts in them",
             "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
         )
     return used

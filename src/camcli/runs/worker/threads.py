@@ -19,6 +19,7 @@ def map_ahead(
     workers: int,
     depth: int,
     is_pause: Callable[[T], bool] = lambda item: False,
+    eager: bool = False,
 ) -> Iterator[R]:
     """Yield ``map(work, items)`` with up to ``depth`` results under way in ``workers`` threads.
 
@@ -29,6 +30,9 @@ def map_ahead(
 
     Where no other item comes for a while, ``items`` yields None, or an item of which ``is_pause`` is true; then all
     that is under way is yielded.
+
+    With ``eager`` a result that is there is yielded when the next item comes, even if fewer than ``depth`` are under
+    way: for items that take long, and not for work ahead of a slow consumer, which would have less done beforehand.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix=getattr(work, "__name__", "ahead"))
     under_way: deque[Future[R]] = deque()
@@ -47,7 +51,7 @@ def map_ahead(
             if item is not None:
                 under_way.append(pool.submit(work, item))
             del item  # else it would be kept until the next one comes
-            while under_way and (pause or len(under_way) >= depth):
+            while under_way and (pause or len(under_way) >= depth or (eager and under_way[0].done())):
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
