@@ -188,8 +188,8 @@ class BoxPredictions:
         one = self.detections[row]
         returned = [n for n, kept in enumerate(candidates.kept.tolist()) if kept == at and one.labels[n] == index]
         sure = float(one.scores[returned[0]].detach()) if returned else None
-        if one.candidates is None:
-            score, rivals = self.score.sign * one.scores[at], ()
+        if one.candidates is None:  # each box is its own candidate
+            score, rivals = self._score_returned(one.scores[at])
         else:
             score, rivals = self._score_candidate(candidates, at, index)
             sure = self._find_probability(candidates, at, index) if sure is None else sure
@@ -236,11 +236,14 @@ class BoxPredictions:
         x0, y0, x1, y1 = one.boxes[at].detach().float().tolist()
         # Most detectors give probabilities; a score outside of 0 to 1 is not one.
         probability = float(returned.detach()) if probabilities.are_in_unit_range(returned[None]) else None
-        rivals: tuple[int, ...] = ()
-        score = self.score.sign * returned
+        score, rivals = self._score_returned(returned)
         if one.candidates is not None:
             score, rivals = self._score_candidate(one.candidates, int(one.candidates.kept[at]), index)
         return Target(index, score, probability, number, (x0, y0, x1, y1), rivals=rivals)
+
+    def _score_returned(self, returned: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Return the explained number of a box without candidates, which is compared with no class."""
+        return self.score.sign * returned, ()
 
     def _score_candidate(self, candidates: Candidates, at: int, index: int) -> tuple[Tensor, tuple[int, ...]]:
         """Return the explained number of a candidate as a box of a class, and the classes that it is compared with."""
