@@ -240,7 +240,7 @@ class BoxPredictions:
             return one.boxes.new_zeros(())
         probabilities = torch.stack([self._list_probabilities(row, at) for at in range(len(one.boxes))])
         wanted = target.box_probabilities.to(probabilities)
-        overlaps = box_iou(one.boxes, one.boxes.new_tensor([target.box]))[:, 0]
+        overlaps: Tensor = box_iou(one.boxes, one.boxes.new_tensor([target.box]))[:, 0]
         similarities = overlaps * F.cosine_similarity(probabilities, wanted[None], dim=1)
         if one.candidates is not None and one.candidates.objectness is not None:
             similarities = similarities * one.candidates.objectness[one.candidates.kept].sigmoid()
