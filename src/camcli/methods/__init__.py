@@ -148,7 +148,7 @@ RELEVANCE = "input-x-gradient; for transformers gae, which also follows relevanc
 RULES = "input-x-gradient --backward {}: rules for the gradient of any method, in transformers"
 ABSENT = {
     **dict.fromkeys(("lime", "limeimageexplainer", "kernelshap", "featureablation", "shapleyvaluesampling"), HIDING),
-    **dict.fromkeys(("featurepermutation", "extremalperturbation", "meaningfulperturbation", "drise"), HIDING),
+    **dict.fromkeys(("featurepermutation", "extremalperturbation", "meaningfulperturbation"), HIDING),
     **dict.fromkeys(("shap", "gradientshap", "gradshap", "deepshap", "deeplift", "deepliftshap"), ON_THE_WAY),
     **dict.fromkeys(("expectedgradients", "xrai", "guidedig", "blurig", "layerintegratedgradients"), ON_THE_WAY),
     **dict.fromkeys(("lrp", "epsilonlrp", "layerlrp", "relevance", "relevancecam"), RELEVANCE),
@@ -529,9 +529,10 @@ METHODS = MethodRegistry(
     MethodRow(
         "masking",
         "rise",
-        "the mean of random masks, weighted by the score of the image under them",
-        "Petsiuk 2018, arXiv:1806.07421",
+        "the mean of random masks, weighted by the score of the image under them; for boxes D-RISE",
+        "Petsiuk 2018, arXiv:1806.07421; of boxes Petsiuk 2021, arXiv:2006.03204",
         cost="1 forward, and 4000",
+        aliases=("drise",),
     ),
     MethodRow(
         "pixel",

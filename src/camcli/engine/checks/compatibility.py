@@ -25,6 +25,8 @@ ALIKE_EVERYWHERE = frozenset(
         *("score", "logits", "index", "channel"),
     }
 )
+# What methods ask for that need no more of changed images than how similar the boxes found there are (D-RISE).
+ASKS_FOR_SIMILARITY = frozenset({"images", "score_of"})
 # Signals that need to see every operation of a network, with the reason.
 _NEEDS_ALL_OPERATIONS = {
     NEEDS_ATTENTION: "follows attention through every operation",
@@ -82,6 +84,11 @@ def list_caveats(setup: Setup) -> list[str]:
     if forgotten := describe_lost_box_places(setup):
         notes.append(forgotten)
     notes += list_rule_caveats(setup)
+    if similar := compares_boxes(setup):
+        notes.append(
+            f"of boxes {' and '.join(similar)} is D-RISE: what is explained is the greatest similarity (overlap times "
+            "the cosine of the class probabilities, times the objectness) of any box found in a changed image"
+        )
     if unnamed := setup.why_concepts_unnamed:
         notes.append(f"concepts are not labelled with classes: {unnamed}")
     return list(dict.fromkeys(notes))
@@ -138,6 +145,13 @@ def explains_pyramid(setup: Setup) -> bool:
         and not setup.eigen_smooth
         and not setup.top_channels
     )
+
+
+def compares_boxes(setup: Setup) -> list[str]:
+    """List the methods that compare the boxes found in changed images with the one that is explained: D-RISE."""
+    if setup.output_spec.task != "detect":
+        return []
+    return [one.row.name for one in setup.bound_methods if one.signal_names == ASKS_FOR_SIMILARITY]
 
 
 def describe_lost_box_places(setup: Setup) -> str:
@@ -220,6 +234,14 @@ def check_fusion(setup: Setup, layers: Sequence[str]) -> None:
 
 def _check_rescoring(setup: Setup) -> None:
     signal_names = setup.signal_names
+    if by_similarity := compares_boxes(setup):
+        if not setup.output_spec.score.is_plain_logit:
+            raise RequestError(
+                f"{' and '.join(by_similarity)} explains how similar the boxes found are, which is no score of a class",
+                "leave --score, --versus and --counterfactual out",
+            )
+        others = (method for method in setup.bound_methods if method.row.name not in by_similarity)
+        signal_names = frozenset(name for method in others for name in method.signal_names)
     rescores = signal_names & (RESCORES | NEEDS_BLOCKS | {"logits", "grad_of"}) or setup.scales != (1.0,) or setup.flips
     if rescores and setup.output_spec.task == "detect":
         raise RequestError(*CANNOT_RESCORE_BOXES)

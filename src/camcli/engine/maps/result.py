@@ -190,8 +190,8 @@ def _zero_map_error(
     setup: Setup, prepared: PreparedPlan, method: BoundMethod, layer: str, target: Target, target_name: str
 ) -> PictureError:
     """Build the error for a map that is zero everywhere, with a hint if the cause is known."""
-    rectified = len(method.formulas) > 1 or setup.fuse not in ("none", "sum") or method.signal_names & RECTIFIED_SIGNALS
-    rectified = rectified or method.row.name in RECTIFIED_METHODS
+    by_paper = method.row.name in RECTIFIED_METHODS or method.signal_names & RECTIFIED_SIGNALS
+    rectified = len(method.formulas) > 1 or setup.fuse not in ("none", "sum") or by_paper
     why = "nothing at {} raises its score here" if rectified else "{} does not contribute to its score here"
     hint = "try an earlier layer" if layer else "try a method that works at a layer"
     sure = target.probability

@@ -13,6 +13,7 @@ from camcli.engine.hooks.capture import capture_activations
 from camcli.engine.hooks.checkpointing import checkpointed
 from camcli.engine.layers.layout import from_nchw, to_nchw
 from camcli.engine.signals.scored import ScoredForward, read_class_scores, read_target_score, score_variants
+from camcli.targets.readers.torchvision_boxes import giving_candidates
 from camcli.targets.target import Predictions, Target
 
 # From variants to a result for each.
@@ -26,7 +27,7 @@ def score_of(scored: ScoredForward) -> ScoreVariants:
 
     def score_of(variants: Iterable[Tensor]) -> Iterator[Tensor]:
         for images in _batch_images(scored, variants):
-            with torch.inference_mode(), scored.restricting_extras():
+            with torch.inference_mode(), scored.restricting_extras(), giving_candidates(runner.module):
                 scores = _read_scores(scored, images, runner.module(images))
             yield from scored.split_variants(scores)
 

@@ -147,7 +147,7 @@ def _choose(rule: TargetRule, path: Path, scores: Tensor) -> int | PictureError:
         found = rule(path, scores)
     except PictureError as error:
         return error
-    if len(found) == 1:
+    if len(found) == 1 and isinstance(found[0], int):
         return found[0]
     many = f"{len(found)} classes" if found else "no class"
     return PictureError(f"it names {many} of this image, and a map is of one")

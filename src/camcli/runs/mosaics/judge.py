@@ -99,6 +99,7 @@ def _judge(worker: Worker, explainer: Explainer, items: Sequence[Item]) -> list[
         for row, item in enumerate(items):
             scores = predictions.scores(row)
             index = worker.target_rule(item.source.path, scores)[0]
+            assert isinstance(index, int)  # a box is a target of detectors alone
             [target] = predictions.find_targets(row, index)
             predicted = bool(scores[index] >= scores.max())
             found.append(Judged(item.source, index, float(target.probability or 0), predicted))

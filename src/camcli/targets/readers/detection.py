@@ -36,7 +36,7 @@ from camcli.targets.target import LOGIT, NO_SCORE, Activation, Box, Score, Targe
 # A message and its hint.
 CANNOT_RESCORE_BOXES = (
     "a detector finds other boxes in a changed image, so a box's score cannot be computed again",
-    "choose a method with a single forward pass, such as gradcam or hirescam, without --scales and --augment",
+    "choose a method with a single forward pass, such as odam, or rise, without --scales and --augment",
 )
 # Least overlap, intersection over union, with a true box of what is explained in its place: a match in COCO's AP50.
 LEAST_OVERLAP = 0.5
@@ -188,20 +188,26 @@ class BoxPredictions:
         one = self.detections[row]
         returned = [n for n, kept in enumerate(candidates.kept.tolist()) if kept == at and one.labels[n] == index]
         sure = float(one.scores[returned[0]].detach()) if returned else None
-        if one.candidates is None:
-            score, rivals = self.score.sign * one.scores[at], ()
+        if one.candidates is None:  # each box is its own candidate
+            score, rivals = self._score_returned(one.scores[at])
+            classes = self._list_probabilities(row, at)
         else:
             score, rivals = self._score_candidate(candidates, at, index)
+            classes = self._find_probabilities(candidates, at)
             sure = self._find_probability(candidates, at, index) if sure is None else sure
         fate = "is found" if returned and sure is not None and sure >= self.min_score else "was dropped"
         x0, y0, x1, y1 = candidates.boxes_of_class(index)[at].detach().float().tolist()
         note = f"explained is what the model considered at the true box {wanted.number} (IoU {overlap:.2f}); it {fate}"
-        return Target(index, score, sure, wanted.number, (x0, y0, x1, y1), rivals=rivals, note=note)
+        box = (x0, y0, x1, y1)
+        return Target(index, score, sure, wanted.number, box, rivals=rivals, note=note, box_probabilities=classes)
+
+    def _find_probabilities(self, candidates: Candidates, at: int) -> Tensor:
+        """Return the probability of every class for a candidate, ``(classes,)``."""
+        logits = candidates.logits[at].detach()
+        return logits.sigmoid() if (candidates.activation or self.activation) == "sigmoid" else logits.softmax(0)
 
     def _find_probability(self, candidates: Candidates, at: int, index: int) -> float:
-        logits = candidates.logits[at].detach()
-        activation = candidates.activation or self.activation
-        own = logits.sigmoid() if activation == "sigmoid" else logits.softmax(0)
+        own = self._find_probabilities(candidates, at)
         objectness = 1.0 if candidates.objectness is None else candidates.objectness[at].detach().sigmoid()
         return float(own[index] * objectness)
 
@@ -218,11 +224,40 @@ class BoxPredictions:
         found = [one.scores.sum() if one.candidates is None else one.candidates.logits.sum() for one in self.detections]
         return torch.stack(found).sum()
 
-    def score_target(self, row: int, target: Target) -> Tensor:  # noqa: ARG002
+    def score_target(self, row: int, target: Target) -> Tensor:
+        """Return how much a box is still found: the greatest similarity of any box found to it (D-RISE, eq. 2 to 5).
+
+        A similarity is the product of their overlap (IoU), the cosine of their classes' probabilities, and the
+        objectness of the box found, if the detector has one. It is 0 if nothing is found.
+
+        Raises:
+            RequestError: the target is no box.
+        """
+        if target.box is None or target.box_probabilities is None:
+            raise RequestError(*CANNOT_RESCORE_BOXES)
+        one = self.detections[row]
+        if not len(one.boxes):
+            return one.boxes.new_zeros(())
+        probabilities = torch.stack([self._list_probabilities(row, at) for at in range(len(one.boxes))])
+        wanted = target.box_probabilities.to(probabilities)
+        overlaps: Tensor = box_iou(one.boxes, one.boxes.new_tensor([target.box]))[:, 0]
+        similarities = overlaps * F.cosine_similarity(probabilities, wanted[None], dim=1)
+        if one.candidates is not None and one.candidates.objectness is not None:
+            similarities = similarities * one.candidates.objectness[one.candidates.kept].sigmoid()
+        elif one.candidates is None:
+            similarities = similarities * one.scores
+        return self.score.sign * similarities.amax()
+
+    def score_classes(self, row: int, target: Target) -> Tensor:  # noqa: ARG002
         raise RequestError(*CANNOT_RESCORE_BOXES)
 
-    def score_classes(self, row: int, target: Target) -> Tensor:
-        return self.score_target(row, target)
+    def _list_probabilities(self, row: int, at: int) -> Tensor:
+        """Return the probability of every class for a box found; without candidates 1 for its class alone."""
+        one = self.detections[row]
+        if one.candidates is not None:
+            return self._find_probabilities(one.candidates, int(one.candidates.kept[at]))
+        count = max(self.classes or 0, int(one.labels.max()) + 1)
+        return F.one_hot(one.labels[at], count).to(one.boxes)
 
     def _list_kept(self, row: int) -> list[int]:
         """Return the indices of the image's boxes, best first."""
@@ -236,11 +271,15 @@ class BoxPredictions:
         x0, y0, x1, y1 = one.boxes[at].detach().float().tolist()
         # Most detectors give probabilities; a score outside of 0 to 1 is not one.
         probability = float(returned.detach()) if probabilities.are_in_unit_range(returned[None]) else None
-        rivals: tuple[int, ...] = ()
-        score = self.score.sign * returned
+        score, rivals = self._score_returned(returned)
         if one.candidates is not None:
             score, rivals = self._score_candidate(one.candidates, int(one.candidates.kept[at]), index)
-        return Target(index, score, probability, number, (x0, y0, x1, y1), rivals=rivals)
+        box, classes = (x0, y0, x1, y1), self._list_probabilities(row, at)
+        return Target(index, score, probability, number, box, rivals=rivals, box_probabilities=classes)
+
+    def _score_returned(self, returned: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Return the explained number of a box without candidates, which is compared with no class."""
+        return self.score.sign * returned, ()
 
     def _score_candidate(self, candidates: Candidates, at: int, index: int) -> tuple[Tensor, tuple[int, ...]]:
         """Return the explained number of a candidate as a box of a class, and the classes that it is compared with."""
