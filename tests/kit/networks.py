@@ -215,7 +215,12 @@ def named(module: nn.Module, classes: int, size: int = 8, **facts: Any) -> Netwo
 
 
 # Options with which a method says what it says, and sooner.
-FEW: dict[str, dict[str, Any]] = {"dff": {"concepts": 1, "over": "picture"}, "rise": {"samples": 400}}
+FEW: dict[str, dict[str, Any]] = {
+    "dff": {"concepts": 1, "over": "picture"},
+    "pca": {"over": "picture"},
+    "kmeans": {"segments": 2, "over": "picture"},
+    "rise": {"samples": 400},
+}
 
 
 def explainer(

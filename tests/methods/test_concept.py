@@ -37,7 +37,7 @@ def test_the_directions_of_several_pictures_by_hand():
     # The left column in one image, the right one in another: together they are the image above.
     act = two_places()
     cells = act.flatten(2).mT.flatten(0, 1)
-    torch.testing.assert_close(dff_directions(cells, concepts=2), DIRECTIONS, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(dff_directions([cells], concepts=2), DIRECTIONS, rtol=1e-6, atol=1e-6)
     left, right = act.clone(), act.clone()
     left[..., 1], right[..., 0] = 0, 0
     found = dff(torch.cat([left, right]), DIRECTIONS, None, concepts=2)

@@ -280,7 +280,7 @@ def test_pytorch_grad_cams_dff_shifts_channels(behind_relu):
     concepts, maps = their_dff(rows.numpy().copy(), n_components=3)
     cells = rows.movedim(1, 3).flatten(0, 2)
     theirs = np.linalg.norm(cells.numpy() - (concepts @ maps.transpose(1, 0, 2, 3).reshape(3, -1)).T)
-    directions = dff_directions(cells, concepts=3)
+    directions = dff_directions([cells], concepts=3)
     ours = dff(rows, directions, None, concepts=3).maps.movedim(1, 3).flatten(0, 2) @ directions
     assert (cells - ours).norm() <= 1.02 * theirs
 

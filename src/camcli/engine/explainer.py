@@ -310,7 +310,7 @@ class Explainer:
             maps = compute_maps(setup, prepared, images, forward, targets)
             return to_results(setup, prepared, images, forward, targets, maps, concepts)
 
-    def sample_cells(self, images: Float[Tensor, "n d h w"], pictures: int) -> dict[str, Float[Tensor, "m c"]]:
+    def sample_cells(self, images: Float[Tensor, "n d h w"], pictures: int) -> dict[str, Float[Tensor, "n m c"]]:
         """Sample cells of each layer's output for :meth:`fit`; ``pictures`` is the number of images used in all."""
         check_batch(images, self.network)
         plan = prepare_for(self.setup, self.findings, images).plan
@@ -318,7 +318,7 @@ class Explainer:
             signals = make_total_signals(self.setup, plan, self.setup.runner.run(images))
             return {layer: sample_cells(signals.get("act", layer), pictures) for layer in self.layers}
 
-    def fit(self, samples: Iterable[Mapping[str, Float[Tensor, "m c"]]]) -> None:
+    def fit(self, samples: Iterable[Mapping[str, Float[Tensor, "n m c"]]]) -> None:
         """Fit concepts to cells of several images; they are used for every image explained from now on.
 
         ``explainer.fit(explainer.sample_cells(batch, 500) for batch in batches)``

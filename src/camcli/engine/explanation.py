@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from camcli.methods import METHODS
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -53,7 +55,8 @@ class Explanation:
 
     Attributes:
         map: float32, signed, as the method gave it: ``(h, w)`` at the layer's size, or ``(3, H, W)`` at the model's
-            input for methods that work there; for concepts ``(k, h, w)`` at the layer's size.
+            input for methods that work there; for concepts ``(k, h, w)`` at the layer's size (not
+            signed, except components).
         method: name of the method.
         layer: full name of the layer, empty for methods at the input; several fused layers are joined by ``+``.
         index: the class explained; None for concepts.
@@ -112,5 +115,14 @@ class Explanation:
 
     @property
     def drawn(self) -> np.ndarray:
-        """The map; for concepts the strongest at each cell, ``(h, w)``."""
-        return self.map.max(0) if self.concepts else self.map
+        """The map; for concepts the strongest at each cell, for components the first, ``(h, w)``."""
+        if not self.concepts:
+            return self.map
+        shown: np.ndarray = self.map[0] if self.finds == "components" else self.map.max(0)
+        return shown
+
+    @property
+    def finds(self) -> str:
+        """What the method found instead of a class: concepts, components or segments; empty if nothing such."""
+        named = (row.finds for row in METHODS.rows if row.name == self.method)
+        return next(named, "concepts") if self.concepts else ""

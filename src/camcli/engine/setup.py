@@ -163,7 +163,9 @@ class Setup:
     @property
     def why_concepts_unnamed(self) -> str:
         """Reason why concepts cannot be labelled with classes; empty if they can, or if there are no concepts."""
-        if not any(method.finds_concepts for method in self.bound_methods):
+        if not any(
+            "logits_from_layer" in method.signal_names for method in self.bound_methods if method.finds_concepts
+        ):
             return ""
         if self.output_spec.task == "detect":
             return CANNOT_RESCORE_BOXES[0]
@@ -223,7 +225,7 @@ def describe_target(setup: Setup, region: bool = False) -> str:
     if setup.explains_channels:
         return "the named channel of the layer, unchanged"
     if setup.finds_concepts:
-        return "the layer's activations as a sum of concepts; no class"
+        return f"the layer's activations as {' and '.join(one.row.finds for one in setup.bound_methods)}; no class"
     network = setup.network
     what = setup.output_spec.describe_score(
         setup.activation,

@@ -18,6 +18,7 @@ Three kinds have a form of their own:
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from camcli.base.errors import RequestError, did_you_mean
 from camcli.base.registry import Registry, Row
@@ -128,7 +129,8 @@ class MethodRow(Row):
         cost: cost in words: "1 forward, 1 backward to the layer".
         fuse: name of the function in the same file that fuses the maps of several layers as in the paper.
         fit: for methods that can be fitted on several images together (``-o over=set``), name of the function in the
-            same file that does so, from cells of the layer's output ``(m, c)`` to the signal ``basis``.
+            same file that does so, from cells of the layer's output, ``(m, c)`` of each image, to the signal ``basis``.
+        finds: what a method of kind ``concept`` finds; it decides how its maps are drawn.
         aliases: other libraries' names of the method, apart from spellings that :func:`fold_name` makes equal.
     """
 
@@ -138,6 +140,7 @@ class MethodRow(Row):
     cost: str = ""
     fuse: str = ""
     fit: str = ""
+    finds: Literal["concepts", "components", "segments"] = "concepts"
     aliases: tuple[str, ...] = ()
 
 
@@ -451,6 +454,27 @@ METHODS = MethodRegistry(
         caveat="concepts do not depend on a class: a target has no effect",
         fit="dff_directions",
         aliases=("deepfeaturefactorization", "deepfeaturefactorisation"),
+    ),
+    MethodRow(
+        "concept",
+        "pca",
+        "principal components of the cells of the foreground, as red, green and blue",
+        "Oquab 2023, arXiv:2304.07193",
+        cost="1 forward; beforehand, 1 for each of up to 100 images",
+        caveat="components do not depend on a class: a target has no effect",
+        fit="pca_components",
+        finds="components",
+        aliases=("principalcomponents", "principalcomponentanalysis"),
+    ),
+    MethodRow(
+        "concept",
+        "kmeans",
+        "segments of alike cells, a colour each, and the classes whose scores they raise",
+        "Lloyd 1982, doi:10.1109/TIT.1982.1056489",
+        cost="1 forward, 1 of the part after the layer for each segment; beforehand, 1 for each of up to 100 images",
+        caveat="segments do not depend on a class: a target has no effect",
+        fit="kmeans_centres",
+        finds="segments",
     ),
     MethodRow(
         "activation",

@@ -1,4 +1,4 @@
-"""Concepts: a layer's output A as a few directions of channels, and the amount of each in every cell."""
+"""Concepts: a layer's output A as a few directions of channels, or kinds of cells, and what each cell has of them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
@@ -11,6 +11,7 @@ from torch.linalg import vector_norm
 from camcli.base.deprecated import with_old_names
 from camcli.base.errors import RequestError
 from camcli.methods.activation import flatten_cells, scale_to_unit, top_eigenvectors, unflatten_cells
+from camcli.methods.components import COLOURS, assign, fit_clusters, fit_components
 
 # From variants of A to the scores of every class, one after the other.
 LogitsFromLayer = Callable[[Iterable[Tensor]], Iterator[Tensor]]
@@ -25,12 +26,13 @@ class Concepts(NamedTuple):
     """Result of a method of kind ``concept``.
 
     Attributes:
-        maps: the amount of each concept in every cell, ``(n, k, h, w)``; nowhere negative.
+        maps: the amount of each concept in every cell, ``(n, k, h, w)``; nowhere negative, unless they are components.
         kept_share: share of the activation's positive part that the concepts hold together, ``(n,)``: 1 minus the sum
-            of squares of the remainder over that of the positive part.
+            of squares of the remainder over that of the positive part. Of components and segments: of the variance.
         negative_share: share of the activation, by sum of squares, that is negative and left out, ``(n,)``.
         classes: the classes whose scores each concept raises, strongest first, ``(n, k, m)``; m is 0 without classes.
         score_gains: the increases of their scores, ``(n, k, m)``.
+        shares: each concept's share of the image, ``(n, k)``; None for the sum of its map over that of all.
     """
 
     maps: Float[Tensor, "n k h w"]
@@ -38,6 +40,7 @@ class Concepts(NamedTuple):
     negative_share: Float[Tensor, " n"]
     classes: Int[Tensor, "n k m"]
     score_gains: Float[Tensor, "n k m"]
+    shares: Float[Tensor, "n k"] | None = None
 
 
 def _initialize_factors(rows: Float[Tensor, "n m c"], k: int) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n k c"]]:
@@ -134,8 +137,11 @@ def find_raised_classes(
     return found.indices[..., :count], found.values[..., :count]
 
 
-def dff_directions(act: Float[Tensor, "m c"], *, concepts: int = 4, iterations: int = 200) -> Float[Tensor, "k c"]:
-    """W of cells of many images, factorised together: the concepts of :func:`dff` at ``over=set``."""
+def dff_directions(
+    cells: Iterable[Float[Tensor, "_ c"]], *, concepts: int = 4, iterations: int = 200
+) -> Float[Tensor, "k c"]:
+    """W of the cells of many images, factorised together: the concepts of :func:`dff` at ``over=set``."""
+    act = torch.cat(list(cells))
     _check_counts(concepts, iterations, act.shape[1], len(act), f"{len(act)} cells")
     _, directions = factorize(act[None].clamp(min=0), concepts, iterations)
     return directions[0]
@@ -188,14 +194,169 @@ def dff(
     kept, negative = 1 - missed / total.where(total > 0, 1), left / (total + left).where(total + left > 0, 1)
     maps = maps * greatest
     grids = unflatten_cells(maps.mT, act)
-    raised = (
-        torch.empty(count, concepts, 0, dtype=torch.long, device="cpu"),
-        torch.empty(count, concepts, 0, device="cpu"),
-    )
+    raised = _no_classes(count, concepts)
     if logits_from_layer is not None and classes:
         parts = (grids[:, one, None] * directions[:, one, :, None, None] for one in range(concepts))
         raised = find_raised_classes(parts, logits_from_layer, classes)
     return Concepts(grids, kept, negative, *raised)
+
+
+def _no_classes(images: int, concepts: int) -> tuple[Int[Tensor, "n k 0"], Float[Tensor, "n k 0"]]:
+    size = images, concepts, 0
+    return torch.empty(size, dtype=torch.long, device="cpu"), torch.empty(size, device="cpu")
+
+
+def _prepare_rows(act: Float[Tensor, "n c h w"], center: str) -> Float[Tensor, "n hw c"]:
+    """Return every cell's channels as a row, at least in single precision, each image centred if asked for."""
+    rows = flatten_cells(act)
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return rows - rows.mean(1, keepdim=True) if center == "picture" else rows
+
+
+def _fit_each(
+    fit: Callable[[Tensor], Tensor], rows: Float[Tensor, "n m c"], size: tuple[int, int]
+) -> Float[Tensor, "n k _"]:
+    """Fit each image by itself: zero where its cells are too much alike, NaN where they are not finite."""
+
+    def fit_one(one: Tensor) -> Tensor:
+        if not one.isfinite().all():
+            return torch.full(size, torch.nan, device="cpu")
+        try:
+            return fit(one)
+        except RequestError:
+            return torch.zeros(size, device="cpu")
+
+    return torch.stack([fit_one(one) for one in rows]).to(rows)
+
+
+def pca_components(
+    cells: Iterable[Float[Tensor, "_ c"]],
+    *,
+    foreground: Literal["auto", "other", "all"] = "auto",
+    threshold: float = 0.0,
+    center: Literal["set", "picture"] = "set",
+) -> Float[Tensor, "k c+2"]:
+    """Components of the cells of many images: those of :func:`pca` at ``over=set``."""
+    return fit_components(cells, foreground, threshold, center == "picture")
+
+
+def pca(
+    act: Float[Tensor, "n c h w"],
+    basis: Float[Tensor, "k c+2"] | None,
+    *,
+    over: Literal["set", "picture"] = "set",
+    foreground: Literal["auto", "other", "all"] = "auto",
+    threshold: float = 0.0,
+    center: Literal["set", "picture"] = "set",
+) -> Concepts:
+    """The first three principal components of the cells of the foreground, as red, green and blue (Oquab 2023, fig. 1).
+
+    As in the paper, PCA of all cells comes first: those above a threshold along its first component are the foreground,
+    and PCA of these alone gives the colours. Cells of all images of a run are taken together, so that equal colours
+    mean equal features in each. The map has four entries: the first component less the threshold, positive in the
+    foreground, then the three components of the second PCA, whatever the sign of the first; with ``foreground=all``
+    these three alone, of all cells. All are in standard deviations of the cells that they were fitted to. A component z
+    is drawn as sigmoid(2 z), as the authors of DINOv3 do (Simeoni 2025), and what is not foreground is left as it is.
+
+    The sign of a component is arbitrary, and the paper does not say which side is the foreground. Here the third moment
+    of every component is positive: the side of the longer tail, mostly fewer cells that differ more.
+
+    Use: what a self-supervised backbone (DINO) tells apart without labels: objects, and the same parts in each.
+    Not for: why a class was chosen; a set of images of unlike things, whose components tell the images apart, unless
+        ``center=picture``.
+
+    Args:
+        over: what is decomposed together: ``set``: the images of the run (of the call, in Python), at most 100 of them;
+            ``picture``: each image separately.
+        foreground: ``auto``: the side of the longer tail; ``other``: the other side; ``all``: all cells, in one PCA.
+        threshold: where the foreground begins along the first component, in its standard deviations.
+        center: what is subtracted before: ``set``: the mean over all images; ``picture``: each image's own mean first,
+            so that only what differs within images counts.
+    """
+    rows = _prepare_rows(act, center)
+    if min(act.shape[1], rows.shape[1] - 1) < COLOURS:
+        raise RequestError(
+            f"{COLOURS} components cannot be separated in a layer of {act.shape[1]} channels and {rows.shape[1]} cells",
+            "try another layer, or a larger --size",
+        )
+    if over == "set" and basis is not None:
+        bases = basis.to(rows).expand(len(act), -1, -1)
+    else:
+        size = (COLOURS if foreground == "all" else COLOURS + 1), act.shape[1] + 2
+        bases = _fit_each(lambda one: fit_components([one], foreground, threshold, center == "picture"), rows, size)
+    maps = unflatten_cells((rows @ bases[..., :-2].mT + bases[:, None, :, -2]).mT, act)
+    shares = bases[..., -1].clone()
+    kept = shares[:, -COLOURS:].sum(1)
+    if foreground != "all":
+        shares[:, 0] = (maps[:, 0] > 0).flatten(1).to(shares).mean(1)
+    return Concepts(maps, kept, torch.zeros_like(kept), *_no_classes(*maps.shape[:2]), shares)
+
+
+def kmeans_centres(
+    cells: Iterable[Float[Tensor, "_ c"]],
+    *,
+    segments: int = 6,
+    center: Literal["set", "picture"] = "set",
+    iterations: int = 100,
+) -> Float[Tensor, "k c+1"]:
+    """Centres of the cells of many images: those of :func:`kmeans` at ``over=set``."""
+    return fit_clusters(cells, segments, iterations, center == "picture")
+
+
+def kmeans(
+    act: Float[Tensor, "n c h w"],
+    basis: Float[Tensor, "k c+1"] | None,
+    logits_from_layer: LogitsFromLayer | None,
+    *,
+    segments: int = 6,
+    over: Literal["set", "picture"] = "set",
+    center: Literal["set", "picture"] = "set",
+    classes: int = 3,
+    iterations: int = 100,
+) -> Concepts:
+    """Every cell in the one of few clusters whose centre is nearest (Lloyd 1982): segments, a colour each.
+
+    The inertia, the sum of squared distances of A's cells to their centres, is minimised by Lloyd's iteration. It
+    starts from the cluster of greatest inertia divided at its mean along its first principal direction, again and again
+    (Su and Dy 2007), so that the segments depend neither on random numbers nor on the order of images. The segment of
+    most cells comes first. The map has an entry for each segment: 1 in its cells, 0 in others.
+
+    The classes of a segment are those whose scores rise most when the layer's output is that of its cells alone, and
+    zero elsewhere, compared with an output of zero.
+
+    Use: a segmentation without labels, of a backbone or any layer; which kinds of places a layer tells apart.
+    Not for: why a class was chosen; shades within a segment, which ``pca`` and ``dff`` show.
+
+    Args:
+        segments: how many.
+        over: what is clustered together: ``set``: the images of the run (of the call, in Python), at most 100 of them;
+            ``picture``: each image separately.
+        center: ``picture``: each image's own mean is subtracted before, so that only what differs within images counts.
+        classes: maximum number of classes named for each segment.
+        iterations: greatest number of updates; they end sooner where no cell changes its segment.
+    """
+    rows = _prepare_rows(act, center)
+    if not 2 <= segments <= rows.shape[1] or iterations < 1 or classes < 0:
+        raise RequestError(
+            f"{segments} segments of {rows.shape[1]} cells, in {iterations} iterations and with {classes} classes, "
+            "cannot be found",
+            f"choose 2 to {rows.shape[1]} segments, 1 or more iterations, and 0 or more classes",
+        )
+    if over == "set" and basis is not None:
+        bases = basis.to(rows).expand(len(act), -1, -1)
+    else:
+        size = segments, act.shape[1] + 1
+        bases = _fit_each(lambda one: fit_clusters([one], segments, iterations, center == "picture"), rows, size)
+    nearest = torch.stack([assign(one, centres) for one, centres in zip(rows, bases[..., :-1], strict=True)])
+    kept = bases[:, 0, -1]
+    inside = torch.nn.functional.one_hot(nearest, segments).mT
+    # Without a fit there are no segments.
+    maps = unflatten_cells(torch.where(kept[:, None, None] == 0, 0, inside + 0 * kept[:, None, None]), act)
+    raised = _no_classes(len(act), segments)
+    if logits_from_layer is not None and classes:
+        parts = (maps[:, one, None].to(act) * act for one in range(segments))
+        raised = find_raised_classes(parts, logits_from_layer, classes)
+    return Concepts(maps, kept, torch.zeros_like(kept), *raised)
 
 
 def _check_counts(concepts: int, iterations: int, channels: int, places: int, words: str) -> None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from camcli.base.errors import PictureError
 from camcli.engine.explanation import Explanation
 from camcli.images.source import Picture
 from camcli.images.view import is_fine
@@ -40,6 +41,8 @@ def contour(picture: Picture, explanation: Explanation, style: Style) -> bytes:
 def draw_contours(picture: Picture, explanation: Explanation, style: Style) -> UInt8[np.ndarray, "h w 3"]:
     """Draw the lines over the image; see :func:`contour`. What the model did not see is as in an overlay."""
     view = picture.view
+    if explanation.finds == "components":
+        raise PictureError("components have no lines: they are mixed as colours", "choose overlay or heatmap")
     if explanation.concepts:
         maps = [*scale_concepts(explanation.map, style)]
         levels, colours = CONCEPT_LEVELS, [[concept_colour(number)] for number in range(1, len(maps) + 1)]

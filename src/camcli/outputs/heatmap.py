@@ -25,7 +25,7 @@ def draw_heatmap(picture: Picture, explanation: Explanation, style: Style) -> UI
     """
     view = picture.view
     if explanation.concepts:
-        coloured = draw.shade(*draw_concepts(explanation.map, style, view.enlarge), style.outside)
+        coloured = draw.shade(*draw_concepts(explanation, style, view.enlarge), style.outside)
     else:
         heat = view.enlarge(to_unit_range(explanation.map, style, is_fine(explanation.map, view)))
         coloured = draw.apply_colormap(heat, style.colormap, style.outside)

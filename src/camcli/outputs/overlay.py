@@ -29,7 +29,7 @@ def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UI
     """
     view = picture.view
     if explanation.concepts:
-        heat, colours = draw_concepts(explanation.map, style, view.enlarge)
+        heat, colours = draw_concepts(explanation, style, view.enlarge)
         blended = draw.blend(picture.pixels, heat, style, colours)
     else:
         fine = is_fine(explanation.map, view)

@@ -46,6 +46,13 @@ ENTRY_HEIGHT, PATCH_SIDE, LEGEND_COLUMNS = 28, 18, (30, 98, 114)
 MIN_SHARE = 0.05
 # Colours are dark if red, green and blue sum to less than this.
 DARK = 330
+HELD = {
+    "concepts": "they make up {:.0%} of the layer's activations",
+    "components": "they hold {:.0%} of the variance of what is coloured",
+    "segments": "they hold {:.0%} of the variance of the layer's activations",
+}
+PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+COMPONENTS_LEGEND = "amount of each colour: sigmoid of twice the component in standard deviations"
 LEGEND = "concept, its share of this image, and the classes whose scores it raises most"
 
 OUTSIDE_WORDS = {
@@ -143,9 +150,13 @@ def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iter
         return stamp_untrained(framed) if style.untrained else framed
 
     if explanation.concepts:
-        heat, colours = draw_concepts(explanation.map, style, view.enlarge)
+        heat, colours = draw_concepts(explanation, style, view.enlarge)
         yield _PanelTile("image", pixels, picture.info)
-        marked = _mark_concepts(draw.blend(pixels, heat, style, colours), view, explanation, by)
+        if explanation.finds == "components":
+            yield _PanelTile("components", finish(draw.shade(heat, colours, outside)))
+        marked = draw.blend(pixels, heat, style, colours)
+        if explanation.finds != "components":
+            marked = _mark_concepts(marked, view, explanation, by)
         yield _PanelTile("overlay", finish(marked), picture.info)
         return
     fine = is_fine(explanation.map, view)
@@ -227,7 +238,7 @@ def heading(explanation: Explanation, noun: str = "class") -> list[_Line]:
         noun: what the model calls its classes: class, channel or prompt.
     """
     if explanation.concepts:
-        held = f"they make up {explanation.score:.0%} of the layer's activations"
+        held = HELD[explanation.finds].format(explanation.score)
         return [(TITLE, BLACK, explanation.label), (TEXT, GREY, held)]
     if explanation.label.startswith(SIMILARITY_LABEL):
         numbers = f"similarity {explanation.score:.4g}"
@@ -319,6 +330,9 @@ def _place_legend(page: Page, explanation: Explanation, style: Style, top: int) 
     """Place a line for each concept, and what full colour stands for."""
     width = page.width - 2 * MARGIN
     number, share, classes = (MARGIN + column for column in LEGEND_COLUMNS)
+    if explanation.finds == "components":
+        _place_components(page, explanation, top)
+        return
     for concept in explanation.concepts:
         edge, middle = top + (ENTRY_HEIGHT - PATCH_SIDE) // 2, top + ENTRY_HEIGHT // 2
         colour = BLACK if concept.share >= MIN_SHARE else GREY
@@ -330,9 +344,25 @@ def _place_legend(page: Page, explanation: Explanation, style: Style, top: int) 
         top += ENTRY_HEIGHT
     full = format_value(full_scale(explanation.drawn, style))
     strength = f"strength of colour: {describe_scale(explanation.drawn, style)}; full at {full}"
-    for line, text in enumerate((LEGEND, strength)):
+    lines = (LEGEND.replace("concept", "segment"),) if explanation.finds == "segments" else (LEGEND, strength)
+    for line, text in enumerate(lines):
         below = top + GAP // 2 + line * round(SMALL * 1.4)
         page.write((MARGIN, below), shorten_text(text, SMALL, width), GREY, SMALL)
+
+
+def _place_components(page: Page, explanation: Explanation, top: int) -> None:
+    """Place a line for each component, and one for the foreground, if there is one."""
+    *foreground, _, _, _ = explanation.concepts
+    names = [(BLACK, f"{one.share:.0%} of the image is foreground") for one in foreground]
+    shares = [one.share for one in explanation.concepts[-len(PRIMARIES) :]]
+    names += [(colour, f"{share:.0%} of the variance") for colour, share in zip(PRIMARIES, shares, strict=True)]
+    for colour, words in names:
+        edge, middle = top + (ENTRY_HEIGHT - PATCH_SIDE) // 2, top + ENTRY_HEIGHT // 2
+        page.fill((MARGIN, edge, MARGIN + PATCH_SIDE, edge + PATCH_SIDE), colour)
+        page.write((MARGIN + LEGEND_COLUMNS[0], middle), words, BLACK, TEXT, "lm")
+        top += ENTRY_HEIGHT
+    words = shorten_text(COMPONENTS_LEGEND, SMALL, page.width - 2 * MARGIN)
+    page.write((MARGIN, top + GAP // 2), words, GREY, SMALL)
 
 
 def describe_classes(concept: Concept) -> str:

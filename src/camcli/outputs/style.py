@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from camcli.base.errors import PictureError
+from camcli.engine.explanation import Explanation
 from camcli.outputs import Normalize, Outside
 
 # Single pixels dominate a fine map, so that its 99.5th percentile is drawn at full strength.
@@ -159,17 +160,20 @@ def scale_concepts(maps: Float32[np.ndarray, "k h w"], style: Style) -> Iterator
 
 
 def draw_concepts(
-    maps: Float32[np.ndarray, "k h w"], style: Style, onto: Callable[[np.ndarray], np.ndarray]
+    explanation: Explanation, style: Style, onto: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[Float32[np.ndarray, "H W"], UInt8[np.ndarray, "H W 3"]]:
     """Combine the maps of concepts: the heat of the strongest at each pixel, and its colour at full strength.
 
-    All concepts share one scale.
+    All concepts share one scale. Segments are equally strong everywhere. Components are mixed as red, green and blue.
 
     Args:
-        maps: the amount of each concept in each cell.
+        explanation: what was found in each cell.
         style: style that sets the value that becomes 1.
         onto: from a map's cells to the pixels of the drawing.
     """
+    maps = explanation.map
+    if explanation.finds == "components":
+        return _draw_components(maps, onto)
     heat: np.ndarray | None = None
     which = np.zeros((0, 0), np.uint8)
     for number, map in enumerate(scale_concepts(maps, style)):
@@ -182,7 +186,23 @@ def draw_concepts(
             heat = np.maximum(heat, own)
     assert heat is not None
     colours = np.array([concept_colour(number + 1) for number in range(len(maps))], np.uint8)
-    return heat, colours[which]
+    return (np.where(np.isnan(heat), heat, np.float32(1)) if explanation.finds == "segments" else heat), colours[which]
+
+
+def _draw_components(
+    maps: Float32[np.ndarray, "k h w"], onto: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Float32[np.ndarray, "H W"], UInt8[np.ndarray, "H W 3"]]:
+    """Mix the last three maps z as red, green and blue, sigmoid(2 z); one before them is positive in the foreground."""
+    *foreground, red, green, blue = maps
+    heat: np.ndarray | None = None
+    for map in foreground:
+        place = onto(map)
+        heat = np.where(np.isnan(place), place, (place > 0).astype(np.float32))
+    mixed = np.stack([onto(np.tanh(map)) for map in (red, green, blue)], -1)
+    if heat is None:
+        heat = np.where(np.isnan(mixed[..., 0]), mixed[..., 0], np.float32(1))
+    # sigmoid(2 z) is half of 1 + tanh(z).
+    return heat, np.nan_to_num(np.rint(127.5 + 127.5 * mixed)).astype(np.uint8)
 
 
 def _smooth(shown: Float32[np.ndarray, "h w"], strength: float) -> Float32[np.ndarray, "h w"]:

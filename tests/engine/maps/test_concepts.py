@@ -145,7 +145,7 @@ def test_a_picture_has_one_explanation_whatever_is_asked_for():
     assert {(one.index, one.label, one.probability) for [one] in found} == {(None, "2 concepts", None)}
     np.testing.assert_array_equal(found[0][0].map, explainer(images, 1)[0][0].map)
     assert "a target has no effect" in " ".join(explainer.notes)
-    assert explainer.describe_target() == "the layer's activations as a sum of concepts; no class"
+    assert explainer.describe_target() == "the layer's activations as concepts; no class"
     # An image whose target gives no class has its concepts too.
     assert [len(one) for one in explainer.results(images, lambda row, scores: [])] == [1, 1, 1]
     both = Explainer(model, layers=["last"], method=["dff", "gradcam"], options={"concepts": 2})
@@ -251,8 +251,8 @@ def test_pictures_are_spread_and_others_stand_in():
 
 def test_of_large_layers_some_cells_are_taken_the_same_of_every_picture(monkeypatch):
     act = drawn(2, 3, 8, 8)
-    assert torch.equal(sample_cells(act, 2), act.flatten(2).mT.flatten(0, 1))
+    assert torch.equal(sample_cells(act, 2), act.flatten(2).mT)
     monkeypatch.setattr(concepts, "MAX_VALUES", 3 * 2 * 10)
     some = sample_cells(act, 2)
-    assert some.shape == (20, 3)
+    assert some.shape == (2, 10, 3)
     assert torch.equal(some, torch.cat([sample_cells(act[:1], 2), sample_cells(act[1:], 2)]))

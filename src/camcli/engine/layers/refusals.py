@@ -93,5 +93,7 @@ def no_layer_error(module: nn.Module, layers: Sequence[LayerInfo]) -> RequestErr
 
 def suggest_input_method(module: nn.Module) -> str:
     """Suggest a method that works at the input, for networks without a layer to explain."""
+    if not any(True for _ in module.parameters()):  # another library computes it
+        return "use a method that only hides parts of the image: --method occlusion or rise"
     relus = any(isinstance(part, nn.ReLU | nn.ReLU6) for part in module.modules())
     return f"use a method that works at the input: --method {'guided-backprop' if relus else 'integrated-gradients'}"

@@ -20,6 +20,8 @@ from camcli.engine.maps.result import Result, read_scores
 from camcli.engine.setup import Setup
 from camcli.engine.signals.lookup import Signals
 from camcli.engine.signals.scored import ScoredForward
+from camcli.methods import MethodRow
+from camcli.methods.components import COLOURS
 from camcli.methods.concept import Concepts
 from camcli.targets.target import Target
 
@@ -48,8 +50,8 @@ def put_even_sample_first(pictures: Callable[[], Iterable[T]], total: int) -> It
     yield from (one for number, one in enumerate(pictures()) if number not in first)
 
 
-def sample_cells(act: Float[Tensor, "n c h w"], pictures: int) -> Float[Tensor, "m c"]:
-    """Sample cells of a batch, as many per image as fit into memory for this number of images.
+def sample_cells(act: Float[Tensor, "n c h w"], pictures: int) -> Float[Tensor, "n m c"]:
+    """Sample cells of each image of a batch, as many per image as fit into memory for this number of images.
 
     If not all cells fit, the same random positions are used for every image.
     """
@@ -59,7 +61,7 @@ def sample_cells(act: Float[Tensor, "n c h w"], pictures: int) -> Float[Tensor, 
         generator = torch.Generator().manual_seed(0)
         positions = torch.randperm(rows.shape[1], generator=generator, device="cpu")[:share].sort().values
         rows = rows[:, positions.to(rows.device)]
-    return rows.flatten(0, 1).cpu()
+    return rows.cpu()
 
 
 def fit_concepts(methods: Sequence[BoundMethod], samples: Iterable[Mapping[str, Tensor]]) -> FittedConcepts:
@@ -67,18 +69,18 @@ def fit_concepts(methods: Sequence[BoundMethod], samples: Iterable[Mapping[str, 
 
     Args:
         methods: the methods.
-        samples: cells ``(m, c)`` by layer, batch by batch.
+        samples: cells ``(n, m, c)`` of n images by layer, batch by batch.
     """
     gathered: dict[str, list[Tensor]] = {}
     for sample in samples:
         for layer, cells in sample.items():
-            gathered.setdefault(layer, []).append(cells[cells.isfinite().all(1)])
+            usable = (image[image.isfinite().all(1)] for image in cells)
+            gathered.setdefault(layer, []).extend(image for image in usable if len(image))
     found: FittedConcepts = {}
-    for layer, some in gathered.items():
-        cells = torch.cat(some)
+    for layer, images in gathered.items():
         for method in methods:
-            if method.fit and len(cells):
-                found[method.row.name, layer] = method.fit(cells)
+            if method.fit and images:
+                found[method.row.name, layer] = method.fit(images)
     return found
 
 
@@ -146,40 +148,58 @@ def find_layer_concepts(
     if method.fit and key not in fitted:
         fitted = fit_concepts([method], [{layer: sample_cells(signals.get("act", layer), images)}])
     concepts = method.find_concepts(signals, layer, fitted.get(key))
-    return [_to_result(method.row.name, layer, concepts, row, label) for row in range(images)]
+    return [_to_result(method.row, layer, concepts, row, label) for row in range(images)]
 
 
-def _to_result(method: str, layer: str, concepts: Concepts, row: int, label: Callable[[int], str]) -> Result:
+def _to_result(method: MethodRow, layer: str, concepts: Concepts, row: int, label: Callable[[int], str]) -> Result:
     map = concepts.maps[row].float().numpy(force=True)
     if not np.isfinite(map).all():
         return PictureError(
-            f"the concepts' maps at the layer {layer!r} contain NaN or infinite values",
+            f"the maps of the {method.finds} at the layer {layer!r} contain NaN or infinite values",
             "the weights contain such values, or half precision overflows (then --precision fp32 helps)",
         )
     if not map.any():
         return PictureError(
-            f"none of the concepts occurs at the layer {layer!r} here: their maps are zero everywhere",
-            "try another layer, or find the concepts of each image separately: -o over=picture",
+            f"none of the {method.finds} occurs at the layer {layer!r} here: their maps are zero everywhere",
+            f"try another layer, or find the {method.finds} of each image separately: -o over=picture",
         )
-    sums = map.sum((1, 2), dtype=np.float64)
+    if concepts.shares is None:
+        sums = map.sum((1, 2), dtype=np.float64)
+        shares = (sums / sums.sum()).tolist()
+    else:
+        shares = concepts.shares[row].tolist()
     found = []
-    for number, share in enumerate(sums / sums.sum()):
+    for number, share in enumerate(shares):
         named = zip(concepts.classes[row, number].tolist(), concepts.score_gains[row, number].tolist(), strict=True)
         raised = (ConceptClass(index, label(index), rise) for index, rise in named if rise > 0)
-        found.append(Concept(number + 1, round(float(share), 4), tuple(raised)))
-    negative = float(concepts.negative_share[row])
-    note = (
-        f"{negative:.0%} of the activations of the layer {layer!r} are negative, which the factorisation ignores: a "
-        "layer after a ReLU suits it better"
-    )
+        found.append(Concept(number + 1, round(share, 4), tuple(raised)))
     return Explanation(
         map=map,
-        method=method,
+        method=method.name,
         layer=layer,
         index=None,
-        label=f"{len(map)} concept{'s' * (len(map) > 1)}",
+        label=_count(len(map), method.finds),
         score=float(concepts.kept_share[row]),
         probability=None,
-        notes=(note,) if negative > LARGE_NEGATIVE_SHARE else (),
+        notes=tuple(_list_notes(method, layer, float(concepts.negative_share[row]), shares)),
         concepts=tuple(found),
     )
+
+
+def _count(maps: int, finds: str) -> str:
+    """Return ``4 concepts``; a map of the foreground besides the components is none."""
+    count = min(maps, COLOURS) if finds == "components" else maps
+    return f"{count} {finds if count > 1 else finds.removesuffix('s')}"
+
+
+def _list_notes(method: MethodRow, layer: str, negative: float, shares: Sequence[float]) -> Iterator[str]:
+    if negative > LARGE_NEGATIVE_SHARE:
+        yield (
+            f"{negative:.0%} of the activations of the layer {layer!r} are negative, which the factorisation ignores: "
+            "a layer after a ReLU suits it better"
+        )
+    if method.finds == "components" and len(shares) > COLOURS and not shares[0]:
+        yield (
+            "no cell of this image is foreground, by the first component of all images: -o foreground=other takes the "
+            "other side, all every cell, -o center=picture what differs within images"
+        )

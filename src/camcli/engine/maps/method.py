@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -69,14 +69,14 @@ class BoundMethod:
         row: the method's row.
         formulas: the formulas that the method multiplies.
         fusion: the paper's fusion of the maps of several layers, if there is one.
-        fit: from cells of a layer's output ``(m, c)`` to the method's ``basis``, if the method is to be fitted on
-            several images together.
+        fit: from cells of a layer's output, ``(m, c)`` of each image, to the method's ``basis``, if the method is to be
+            fitted on several images together.
     """
 
     row: MethodRow
     formulas: tuple[Formula, ...]
     fusion: Callable[..., Tensor] | None = None
-    fit: Callable[[Tensor], Tensor] | None = None
+    fit: Callable[[Iterable[Tensor]], Tensor] | None = None
 
     def __call__(self, signals: Signals, layer: str) -> Tensor:
         """Compute the maps: ``(n, h, w)``; ``(n, 3, H, W)`` if they have colours at the input."""

@@ -71,7 +71,7 @@ class Run:
             if job.shard:
                 raise RequestError(
                     f"{job.method} finds concepts in all images together, and a shard would find other ones in its own",
-                    "leave --shard out, or find concepts in each image: -o over=image",
+                    "leave --shard out, or find concepts in each image: -o over=picture",
                 )
             self.notes.append(announce_concepts(self.total))
         explainer = self.worker.explainer
@@ -81,6 +81,8 @@ class Run:
                 f"concepts have no {OF_ONE_MAP[without[0]]}: they are several maps",
                 "--save contour draws a line around each concept; --save array keeps all maps",
             )
+        if any(row.finds == "components" for row in explainer.methods):
+            _check_components(job)
         self.session = Session(
             self.worker,
             inputs,
@@ -163,3 +165,18 @@ def _note_unused(worker: Worker, inputs: Inputs) -> Iterator[str]:
 def plan_run(run: Run) -> Plan:
     """Return what a run would do, and how long it would take; nothing is written."""
     return make_plan(run.worker, run.session.inputs, run.session.out, run.session.peek(), run._writer.draw)
+
+
+def _check_components(job: Job) -> None:
+    """Check that what is asked of drawings means something to components, which are mixed as colours.
+
+    Raises:
+        RequestError: it does not.
+    """
+    if "contour" in job.save:
+        raise RequestError("components have no lines: they are mixed as colours", "choose overlay, heatmap or panel")
+    if job.normalize != "image":
+        raise RequestError(
+            f"--normalize {job.normalize} means nothing to components, whose colours have a scale of their own",
+            "leave it out",
+        )
