@@ -9,13 +9,13 @@ from by_hand import EXACT, IMAGE, equal, layer, red, squares, total
 from plain_signals import asking, sloping
 
 from camcli import RequestError
+from camcli.methods.cells import recipro_cam
 from camcli.methods.masking import (
     ablation_cam,
     gscorecam,
     is_cam,
     occlusion,
     place_windows,
-    recipro_cam,
     rise,
     scorecam,
     ss_cam,

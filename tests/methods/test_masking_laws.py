@@ -11,7 +11,8 @@ from by_hand import close, evidence, total
 from networks import pictures
 from plain_signals import Asked, Two, asking
 
-from camcli.methods.masking import ablation_cam, gscorecam, is_cam, occlusion, recipro_cam, rise, scorecam, ss_cam
+from camcli.methods.cells import recipro_cam
+from camcli.methods.masking import ablation_cam, gscorecam, is_cam, occlusion, rise, scorecam, ss_cam
 from camcli.methods.pixel import fullgrad, input_x_gradient, integrated_gradients, saliency, smoothgrad
 
 # Each is called with evidence as its attributes; where it draws, it draws little.

@@ -512,7 +512,7 @@ METHODS = MethodRegistry(
         cost="1 forward, and 1 of the part after the layer for each channel",
     ),
     MethodRow(
-        "masking",
+        "cells",
         "recipro-cam",
         "the score of each cell alone",
         "Byun 2022, arXiv:2209.14074; for transformers Byun 2023, arXiv:2310.02588",
