@@ -26,6 +26,7 @@ NOT_PROPORTIONAL: dict[str, str] = {
     **dict.fromkeys(["rollout", "attention"], NO_CLASS),
     **dict.fromkeys(["scorecam", "gscorecam", "ss-cam", "is-cam"], SOFTMAX),
     "ablation-cam": "its weights are shares of the score",
+    "recipro-cam": "its map is drawn from 0 to 1",
     "finer-cam": "the rivals' weights are a softmax of their scores",
     "clip-surgery": "a cosine is the same of twice a vector",
     "fullgrad": "each of its terms is drawn from 0 to 1",

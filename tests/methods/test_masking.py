@@ -9,7 +9,17 @@ from by_hand import EXACT, IMAGE, equal, layer, red, squares, total
 from plain_signals import asking, sloping
 
 from camcli import RequestError
-from camcli.methods.masking import ablation_cam, gscorecam, is_cam, occlusion, place_windows, rise, scorecam, ss_cam
+from camcli.methods.cells import recipro_cam
+from camcli.methods.masking import (
+    ablation_cam,
+    gscorecam,
+    is_cam,
+    occlusion,
+    place_windows,
+    rise,
+    scorecam,
+    ss_cam,
+)
 from camcli.methods.pixel import integrated_gradients, smoothgrad
 
 # Min-maxed, the first is itself, the second [[0, 0], [1, 0]]; the third has no range.
@@ -106,6 +116,19 @@ def test_ablation_cam_by_hand():
     equal(ablation_cam(act, score, rest, per="norm"), [first, 2 * first + second], [3 * first + second, 4 * first])
     # Where the score is 0 there is no map.
     assert not ablation_cam(act, torch.zeros(1, dtype=torch.float64), rest).isfinite().any()
+
+
+def test_recipro_cam_by_hand():
+    # y = the sum of weights * A + 7: cell by cell (1, 2), (6, -4) + 7, from the lowest, 3, to the highest, 13.
+    act = layer([[1, 2], [3, 4]], [[0, 0], [0, 0]])
+    weights = layer([[1, 1], [2, -1]], [[9, 9], [9, 9]])
+    rest = asking(lambda a: (weights * a).sum((1, 2, 3)) + 7)
+    equal(recipro_cam(act, rest, mask="cell"), [5 / 10, 6 / 10], [1, 0])
+    # Gaussian: a quarter of the cell itself, an eighth of those beside it, a sixteenth of those across, where there are
+    # such: 16 y = 4 + 4 + 12 - 4, 2 + 8 + 6 - 8, 2 + 2 + 24 - 8, 1 + 4 + 12 - 16, each + 112.
+    equal(recipro_cam(act, rest), [15 / 19, 7 / 19], [1, 0])
+    # Where all cells have the same score there is no map.
+    assert not recipro_cam(act, asking(lambda a: 0 * a.sum((1, 2, 3)) + 1)).isfinite().any()
 
 
 def test_ablation_cam_turns_over_where_the_score_is_negative():

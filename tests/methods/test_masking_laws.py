@@ -11,6 +11,7 @@ from by_hand import close, evidence, total
 from networks import pictures
 from plain_signals import Asked, Two, asking
 
+from camcli.methods.cells import recipro_cam
 from camcli.methods.masking import ablation_cam, gscorecam, is_cam, occlusion, rise, scorecam, ss_cam
 from camcli.methods.pixel import fullgrad, input_x_gradient, integrated_gradients, saliency, smoothgrad
 
@@ -24,6 +25,8 @@ CALLS = {
     "is-cam": lambda e: is_cam(e.act, e.images, e.score_of, samples=4),
     "ablation-cam": lambda e: ablation_cam(e.act, e.score, e.score_from_layer),
     "ablation-cam-norm": lambda e: ablation_cam(e.act, e.score, e.score_from_layer, per="norm"),
+    "recipro-cam": lambda e: recipro_cam(e.act, e.score_from_layer),
+    "recipro-cam-cell": lambda e: recipro_cam(e.act, e.score_from_layer, mask="cell"),
     "occlusion": lambda e: occlusion(e.images, e.score, e.score_of, window=3, stride=2),
     "rise": lambda e: rise(e.images, e.score_of, samples=50, cells=3),
     "saliency": lambda e: saliency(e.input_grad),
@@ -32,7 +35,16 @@ CALLS = {
     "integrated-gradients": lambda e: integrated_gradients(e.images, e.score_and_grad, steps=5),
     "fullgrad": lambda e: fullgrad(e.images, e.input_grad, e.biases),
 }
-CHANNELS = ["scorecam", "scorecam-signed", "gscorecam", "ss-cam", "ss-cam-image", "is-cam", "ablation-cam"]
+CHANNELS = [
+    "scorecam",
+    "scorecam-signed",
+    "gscorecam",
+    "ss-cam",
+    "ss-cam-image",
+    "is-cam",
+    "ablation-cam",
+    "recipro-cam",
+]
 # Their noise and masks lie as they lie, however the image is turned.
 DRAWN = {"ss-cam", "ss-cam-image", "rise", "smoothgrad"}
 
@@ -172,6 +184,15 @@ def test_ablation_cam_of_a_linear_head_without_bias_is_gradcam_up_to_scale():
     rest = asking(lambda act: (weights * act.mean((2, 3))).sum(1))
     shares = weights * e.act.mean((2, 3)) / score[:, None]
     close(ablation_cam(e.act, score, rest), (shares[:, :, None, None] * e.act).sum(1))
+
+
+def test_recipro_cam_of_pooling_and_a_linear_head_is_cam_min_maxed():
+    e = evidence()
+    weights = torch.linspace(-1, 2, 6, dtype=torch.float64)
+    cam = torch.einsum("k,nkhw->nhw", weights, e.act)
+    low, high = cam.amin((1, 2), keepdim=True), cam.amax((1, 2), keepdim=True)
+    rest = asking(lambda act: (weights * act.mean((2, 3))).sum(1) + 3)
+    close(recipro_cam(e.act, rest, mask="cell"), (cam - low) / (high - low))
 
 
 def test_occlusion_of_a_linear_score_is_the_windows_sum():

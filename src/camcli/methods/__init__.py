@@ -161,7 +161,7 @@ ABSENT = {
     **dict.fromkeys(("layergradientxactivation", "layergradxact"), "hirescam, gradient times activation, or layercam"),
     **dict.fromkeys(("noisetunnel", "vargrad", "squaregrad"), "smoothgrad, the mean over noisy copies"),
     **dict.fromkeys(("transformerattribution", "chefer", "beyondattention"), "gae, by the same authors"),
-    **dict.fromkeys(("groupcam", "cameras", "opticam", "polycam", "reciprocam"), "scorecam, layercam or ablation-cam"),
+    **dict.fromkeys(("groupcam", "cameras", "opticam", "polycam"), "scorecam, layercam or ablation-cam"),
     **dict.fromkeys(("tcav", "craft", "ace"), "dff, which also finds concepts"),
 }
 
@@ -541,6 +541,14 @@ METHODS = MethodRegistry(
             "it)"
         ),
         cost="1 forward, and 1 of the part after the layer for each channel",
+    ),
+    MethodRow(
+        "cells",
+        "recipro-cam",
+        "the score of each cell alone",
+        "Byun 2022, arXiv:2209.14074; for transformers Byun 2023, arXiv:2310.02588",
+        cost="1 forward, and 1 of the part after the layer for each cell",
+        aliases=("vitreciprocam",),
     ),
     MethodRow(
         "masking",
