@@ -10,11 +10,13 @@ from PIL import Image
 
 from camcli.base.errors import PictureError
 from camcli.images.source import Picture
-from camcli.outputs import COLORMAPS, OUTPUTS, banner, draw
+from camcli.outputs import COLORMAPS, OF_VOLUMES, OUTPUTS, banner, draw
 from camcli.outputs.style import Style
 
+OF_PICTURES = [name for name in OUTPUTS.names() if name not in OF_VOLUMES]
 
-@pytest.mark.parametrize("name", OUTPUTS.names())
+
+@pytest.mark.parametrize("name", OF_PICTURES)
 @pytest.mark.parametrize("map_", [None, GRADIENT, np.zeros((1, 1), np.float32)], ids=["layer", "input", "nothing"])
 def test_every_output_is_a_file_of_its_kind(name, map_):
     write = OUTPUTS.load(name)
@@ -48,10 +50,18 @@ def test_no_two_outputs_end_alike():
     assert not any(one != other and one.endswith(other) for one in suffixes for other in suffixes)
 
 
-@pytest.mark.parametrize("name", OUTPUTS.names())
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_same_in_same_out(name):
     write = OUTPUTS.load(name)
     assert write(picture(), explanation(), STYLE) == write(picture(), explanation(), STYLE)
+
+
+@pytest.mark.parametrize("name", OF_VOLUMES)
+def test_a_picture_has_no_slices(name):
+    if name == "mp4":
+        pytest.importorskip("av", reason="videos need the extra video")
+    with pytest.raises(PictureError, match="is no volume"):
+        OUTPUTS.load(name)(picture(), explanation(), STYLE)
 
 
 def test_the_array_is_the_map_as_the_method_gave_it():
@@ -125,7 +135,7 @@ def test_untrained_weights_are_said_beside_a_box_too(name):
 
 @pytest.mark.parametrize("colormap", COLORMAPS)
 def test_every_colormap_draws_every_output(colormap):
-    for name in OUTPUTS.names():
+    for name in OF_PICTURES:
         assert OUTPUTS.load(name)(picture(40, 30), explanation(), Style(colormap, 0.6, "image"))
 
 

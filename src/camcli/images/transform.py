@@ -21,8 +21,9 @@ PICTURE_CHANNELS = (1, 3)
 # Shares of red, green and blue in Pillow's grey.
 GREY_WEIGHTS = np.array([19595, 38470, 7471], np.float32) / 65536
 
-# By whose arithmetic an image becomes numbers: torchvision's on Pillow images, or those of transformers on tensors.
-Arithmetic = Literal["pillow", "tensor", "float"]
+# By whose arithmetic an image becomes numbers: torchvision's on Pillow images, those of transformers on tensors, or
+# torchvision's on the frames of videos.
+Arithmetic = Literal["pillow", "tensor", "float", "video"]
 
 # Larger resized images are not built whole: a strip of 100,000 x 1 pixels, its shorter side resized to 256, would
 # take 20 GB.
@@ -49,8 +50,9 @@ class Preprocess:
 
     With the arithmetic ``tensor`` equal to the last bit to the image processors of transformers that resize tensors:
     the resampling of torchvision's tensors, the crop's corner rounded down, and one division by 255 times ``std``; with
-    ``float`` to those that first divide by 255 and then resize (DINOv3). An image decoded at a fraction of its size is
-    resized by Pillow all the same.
+    ``float`` to those that first divide by 255 and then resize (DINOv3); with ``video`` to torchvision's
+    ``VideoClassification``, which resizes the tensors of frames without antialiasing. An image decoded at a fraction of
+    its size is resized by Pillow all the same.
 
     Attributes:
         size: height and width of the model's input.
@@ -61,7 +63,7 @@ class Preprocess:
             stays inside it, ``squash`` stretches the image to it.
         interpolation: name of Pillow's filter.
         fill: value 0..255, one for all or one for each channel, where the input extends beyond the resized image.
-        arithmetic: ``pillow``, ``tensor`` or ``float``.
+        arithmetic: ``pillow``, ``tensor``, ``float`` or ``video``.
         bgr: True if the model's channels are blue, green, red; mean and std are in that order.
     """
 
@@ -191,7 +193,9 @@ class Preprocess:
     def _plan(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return height and width of the resized image, and top and left of the input in it."""
         resized = self._find_resized_size(width, height)
-        top, left = (_offset(*each, self.arithmetic != "pillow") for each in zip(resized, self.size, strict=True))
+        top, left = (
+            _offset(*each, self.arithmetic in ("tensor", "float")) for each in zip(resized, self.size, strict=True)
+        )
         return resized, (top, left)
 
     def _find_resized_size(self, width: int, height: int) -> tuple[int, int]:
@@ -222,7 +226,8 @@ class Preprocess:
         cut = Image.new(picture.mode, (self.size[1], self.size[0]), fills if bands > 1 else fills[0])
         filter_ = Image.Resampling[self.interpolation.upper()]
         if self.arithmetic != "pillow" and box is None and height * width <= MAX_RESIZED_PIXELS:
-            cut.paste(_resize_as_tensor(picture, (height, width), self.interpolation), (-left, -top))
+            of_video = self.arithmetic == "video"
+            cut.paste(_resize_as_tensor(picture, (height, width), self.interpolation, of_video), (-left, -top))
             return cut
         if height * width <= MAX_RESIZED_PIXELS:
             cut.paste(picture.resize((width, height), filter_, box, gap), (-left, -top))
@@ -274,12 +279,16 @@ def _to_planes(picture: Image.Image) -> Tensor:
     return torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis]).permute(2, 0, 1).contiguous()
 
 
-def _resize_as_tensor(picture: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> Image.Image:
-    """Resize an image to a height and width as torchvision resizes tensors."""
+def _resize_as_tensor(
+    picture: Image.Image, size: tuple[int, int], interpolation: Interpolation, of_video: bool
+) -> Image.Image:
+    """Resize an image to a height and width as torchvision resizes tensors, or the frames of its videos."""
+    from torchvision.transforms import functional as functional_of_videos
     from torchvision.transforms.v2 import InterpolationMode, functional
 
     mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
-    resized = functional.resize(_to_planes(picture), list(size), mode, antialias=True).permute(1, 2, 0)
+    resize = functional_of_videos.resize if of_video else functional.resize
+    resized = resize(_to_planes(picture), list(size), mode, antialias=not of_video).permute(1, 2, 0)
     levels = resized.contiguous().numpy()
     return Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from camcli.images import Crop
 from camcli.images.transform import Preprocess
@@ -145,7 +145,7 @@ class VolumeView(View):
         """Return the same view of the picture drawn at another size."""
         return replace(self, picture=(height, width))
 
-    def split(self, picture: UInt8[np.ndarray, "H W 3"]) -> list[UInt8[np.ndarray, "h w 3"]]:
+    def split(self, picture: Shaped[np.ndarray, "H W *c"]) -> list[Shaped[np.ndarray, "h w *c"]]:
         """Return the tiles of a picture of this view, slice by slice."""
         assert self.tile is not None
         height, width = self.tile.picture

@@ -231,6 +231,11 @@ def read_preprocess(facts: Mapping[str, Any], path: Path) -> Preprocess:
         RequestError: what was recorded is none.
     """
     try:
+        if "slices" in facts["model"]["preprocessing"]:
+            raise RequestError(
+                f"the maps in {show_path(path)!r} are of volumes, which are not compared or measured",
+                "their arrays, of --save array, are (slices, rows, columns)",
+            )
         return Preprocess(**restore_tuples(facts["model"]["preprocessing"]))
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"what {show_path(path)!r} says of the preprocessing cannot be read: {error}") from error
