@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from camcli.base.errors import NothingFoundError, OutputError, RequestError
-from camcli.images import parse_bands
 from camcli.base.words import count_of
+from camcli.images import parse_bands
 from camcli.images.address import to_url
 from camcli.images.own_outputs import REPORT_FOLDER
 from camcli.runs.record.outcome import Outcome
