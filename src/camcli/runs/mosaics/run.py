@@ -82,8 +82,11 @@ class MosaicRun:
             if isinstance(found, Judged):
                 self._judged.append(found)
             error = None if isinstance(found, Judged) else format_error(found)
-            line = {"source": source.location, "name": source.name, "page": source.page}
-            yield [Outcome(**line, stamp="", job="", run="", error=error)]
+            yield [
+                Outcome(
+                    source=source.location, name=source.name, page=source.page, stamp="", job="", run="", error=error
+                )
+            ]
         self.notes += self._inputs.note_unread_late()
 
     def write(self) -> int:
