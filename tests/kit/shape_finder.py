@@ -134,12 +134,12 @@ def train(steps: int = 300, seed: int = 0) -> ShapeFinder:
 
 
 @cache
-def shape_finder() -> Network:
-    """The trained detector as a network."""
+def shape_finder(trained: bool = True) -> Network:
+    """The detector as a network."""
     preprocess = Preprocess((SIZE, SIZE), (0.0,) * 3, (1.0,) * 3, (SIZE, SIZE), "squash", "bilinear")
     return Network(
         "tests:shapes",
-        train(),
+        train() if trained else ShapeFinder().eval(),
         preprocess,
         Labels(NAMES),
         "pretrained",

@@ -35,6 +35,7 @@ def energy_in_own_box(method, *layers):
     return float(np.mean(shares)), len(shares)
 
 
+@pytest.mark.slow
 def test_each_of_two_objects_of_a_class_has_its_own_map():
     odam, boxes = energy_in_own_box("odam")
     assert boxes == pytest.approx(2 * SCENES, abs=3)

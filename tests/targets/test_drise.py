@@ -42,6 +42,7 @@ def test_the_similarity_by_hand_of_candidates():
     assert float(unsure.score_target(0, target)) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_map_of_a_found_shape_peaks_in_its_box():
     image = compose([(0, 18, 18, 9), (1, 46, 46, 9)], seed=3)[None]
     explainer = Explainer(shape_finder(), method="rise", options={"samples": 300, "cells": 8, "center": True})
@@ -56,7 +57,7 @@ def test_the_map_of_a_found_shape_peaks_in_its_box():
 
 
 def test_it_needs_no_gradient_and_explains_no_other_score():
-    network = shape_finder()
+    network = shape_finder(trained=False)
     for options in ({"score": "probability"}, {"counterfactual": True}):
         with pytest.raises(RequestError, match="no score of a class"):
             Explainer(network, method="d-rise", **options)
