@@ -95,7 +95,7 @@ def test_an_onnx_file_has_the_maps_of_its_network(folder):
     [[one]] = camcli.Explainer(network, method="occlusion")(image(network), 1)
     assert one.map.any()
     with pytest.raises(camcli.RequestError) as caught:
-        camcli.Explainer(network)
+        camcli.Explainer(network)(image(network), 1)
     assert "--method occlusion or rise" in str(caught.value.hint)
 
 
