@@ -67,6 +67,6 @@ def test_a_record_of_it_is_read_back_and_one_of_the_last_release_too():
     preprocess = Preprocess((16, 16), MEAN, STD, arithmetic="tensor")
     recorded = asdict(preprocess)
     assert Preprocess(**recorded) == preprocess
-    for name in ("arithmetic", "bgr"):
+    for name in ("arithmetic", "bgr", "corner"):
         del recorded[name]
     assert Preprocess(**recorded) == replace(preprocess, arithmetic="pillow")

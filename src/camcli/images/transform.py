@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
@@ -22,8 +23,9 @@ PICTURE_CHANNELS = (1, 3)
 GREY_WEIGHTS = np.array([19595, 38470, 7471], np.float32) / 65536
 
 # By whose arithmetic an image becomes numbers: torchvision's on Pillow images, those of transformers on tensors, or
-# torchvision's on the frames of videos.
-Arithmetic = Literal["pillow", "tensor", "float", "video"]
+# torchvision's on the frames of videos, or OpenCV's, which takes four neighbours of a point however small the image
+# becomes.
+Arithmetic = Literal["pillow", "tensor", "float", "video", "opencv"]
 
 # Larger resized images are not built whole: a strip of 100,000 x 1 pixels, its shorter side resized to 256, would
 # take 20 GB.
@@ -63,8 +65,9 @@ class Preprocess:
             stays inside it, ``squash`` stretches the image to it.
         interpolation: name of Pillow's filter.
         fill: value 0..255, one for all or one for each channel, where the input extends beyond the resized image.
-        arithmetic: ``pillow``, ``tensor``, ``float`` or ``video``.
+        arithmetic: ``pillow``, ``tensor``, ``float``, ``video``, or ``opencv``, which is bilinear.
         bgr: True if the model's channels are blue, green, red; mean and std are in that order.
+        corner: True if an input that extends beyond the resized image has it in its upper left corner, not centred.
     """
 
     size: tuple[int, int]
@@ -76,6 +79,7 @@ class Preprocess:
     fill: int | tuple[int, ...] = 0
     arithmetic: Arithmetic = "pillow"
     bgr: bool = False
+    corner: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError unless mean, std and fill are of one number of channels; set the default of ``resize``."""
@@ -196,6 +200,8 @@ class Preprocess:
         top, left = (
             _offset(*each, self.arithmetic in ("tensor", "float")) for each in zip(resized, self.size, strict=True)
         )
+        if self.corner:
+            top, left = max(top, 0), max(left, 0)
         return resized, (top, left)
 
     def _find_resized_size(self, width: int, height: int) -> tuple[int, int]:
@@ -226,8 +232,12 @@ class Preprocess:
         cut = Image.new(picture.mode, (self.size[1], self.size[0]), fills if bands > 1 else fills[0])
         filter_ = Image.Resampling[self.interpolation.upper()]
         if self.arithmetic != "pillow" and box is None and height * width <= MAX_RESIZED_PIXELS:
-            of_video = self.arithmetic == "video"
-            cut.paste(_resize_as_tensor(picture, (height, width), self.interpolation, of_video), (-left, -top))
+            if self.arithmetic == "opencv":
+                resized = _resize_with_opencv(picture, (height, width))
+            else:
+                of_video = self.arithmetic == "video"
+                resized = _resize_as_tensor(picture, (height, width), self.interpolation, of_video)
+            cut.paste(resized, (-left, -top))
             return cut
         if height * width <= MAX_RESIZED_PIXELS:
             cut.paste(picture.resize((width, height), filter_, box, gap), (-left, -top))
@@ -291,6 +301,13 @@ def _resize_as_tensor(
     resized = resize(_to_planes(picture), list(size), mode, antialias=not of_video).permute(1, 2, 0)
     levels = resized.contiguous().numpy()
     return Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0])
+
+
+def _resize_with_opencv(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize an image to a height and width as OpenCV does, bilinearly."""
+    if picture.size == size[::-1]:
+        return picture
+    return Image.fromarray(cv2.resize(np.asarray(picture), size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 def _offset(outer: int, inner: int, down: bool = False) -> int:

@@ -23,10 +23,18 @@ SOURCES = Registry(
         "transformers: hf:google/vit-base-patch16-224, hf:./FOLDER that save_pretrained wrote",
         function="load",
     ),
+    Row(
+        "ultralytics",
+        "ultralytics",
+        "YOLO by your own installation: ultralytics:path/to/best.pt; reading it runs the code in it",
+        function="load",
+    ),
     Row("local", "local", "path/to/file.py:function or package.module:function, of your own", function="load"),
     folder="camcli.models.sources",
 )
 
+# Sources whose files are pickles that a library of the user's own runs.
+UNPICKLED_SOURCES = ("ultralytics",)
 BUNDLED_MODEL = "bundled:efficientnet-lite0"
 RANDOM_WEIGHTS = "random"
 HeadOption = Literal["auto", "keep", "none"]

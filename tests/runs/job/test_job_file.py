@@ -212,3 +212,8 @@ def test_what_flags_and_variables_name_is_the_users_own(strange: Path, tiny: str
 )
 def test_names_of_models_are_no_code(model: str) -> None:
     assert job_file.find_code({"model": model, "labels": "evil.py:f"}) == {}
+
+
+def test_names_of_code_are_found_in_a_job_file() -> None:
+    for model in ("evil.py:f", "evil:f", "ultralytics:best.pt"):
+        assert job_file.find_code({"model": model}) == {"model": model}

@@ -15,8 +15,8 @@ from camcli.targets.labels import Labels
 from camcli.targets.target import Activation
 
 # What a class of transformers gives: scores of classes, of an image or of each pixel; of prompts; or features.
-# Pixels may be scored by masks of queries, each with a class, or have a depth.
-Kind = Literal["classes", "pixels", "masks", "depth", "prompts", "features"]
+# Pixels may be scored by masks of queries, each with a class, or have a depth; boxes are of queries too.
+Kind = Literal["classes", "pixels", "masks", "depth", "boxes", "prompts", "features"]
 # Types of classifiers that no map can be made of, and why.
 WITHOUT_A_PLACE = {
     "imagegpt": "it reads an image as a text of colours, which have no gradient",
@@ -72,6 +72,8 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
         return found, "masks"
     if name in _flatten(modeling_auto.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES):
         return found, "depth"
+    if name in _flatten(modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES):
+        return found, "boxes"
     if name in _flatten(modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES):
         return found, "prompts"
     if name.endswith(PROJECTED):
@@ -85,8 +87,9 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
     raise RequestError(
         f"{files.name} is a {name}, which gives neither classes of an image nor features",
         "camcli reads classifiers (...ForImageClassification), models that score every pixel "
-        "(...ForSemanticSegmentation, ...ForUniversalSegmentation, ...ForDepthEstimation), models that compare images "
-        "with prompts (CLIP, SigLIP) and backbones; another can be wrapped in a function of yours: -m my_model.py:make",
+        "(...ForSemanticSegmentation, ...ForUniversalSegmentation, ...ForDepthEstimation), detectors "
+        "(...ForObjectDetection), models that compare images with prompts (CLIP, SigLIP) and backbones; another can "
+        "be wrapped in a function of yours: -m my_model.py:make",
     )
 
 

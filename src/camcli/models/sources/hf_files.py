@@ -32,6 +32,7 @@ LISTED = (
     *(
         "ForImageClassification",
         "ForSemanticSegmentation",
+        "ForObjectDetection",
         "CLIPModel",
         "CLIPSegModel",
         "BlipModel",

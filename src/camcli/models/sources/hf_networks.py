@@ -13,7 +13,7 @@ from camcli.engine.layers.probe import probe_image, probe_layers
 from camcli.engine.layers.ranking import rank_layers
 from camcli.engine.network import Network
 from camcli.models.adapters import headless, resize, zero_shot
-from camcli.models.sources import hf_zero_shot
+from camcli.models.sources import hf_detection, hf_zero_shot
 from camcli.models.sources.hf_config import (
     PROJECTED,
     Kind,
@@ -46,17 +46,21 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
     cls, kind = find_class(files)
     _check_request(files, kind, spec)
     config = read_config(files)
-    preprocess, notes = read_processor(_load_processor(files), files.name)
+    processor = _load_processor(files)
+    preprocess, notes = read_processor(processor, files.name, pads=kind == "boxes")
     model, origin, about = build_module(files, cls, config, spec)
     tower = hf_zero_shot.find_towers(model, files.name)[0] if kind == "prompts" else model
     native_size = read_image_size(config) or preprocess.size
-    make_resizable(tower, native_size)
+    activation = "none" if kind == "depth" else choose_activation(model.config)
+    if kind == "boxes":
+        activation = hf_detection.make_detector(model, processor, preprocess, files.name).activation
+    else:
+        make_resizable(tower, native_size)
     if spec.size:
         resize.resize_module(tower, native_size, spec.size, files.name)
         preprocess = preprocess.adapt(spec.size)
     if kind in ("masks", "depth"):
         about = (*about, *score_pixels(model, kind, files.name))
-    scores_pixels = kind in SCORES_PIXELS
     network = Network(
         name=files.name,
         module=model,
@@ -64,17 +68,25 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
         labels=Labels(("depth",)) if kind == "depth" else read_labels(model.config),
         weights=spec.weights_kind,
         origin=origin,
-        activation="none" if kind == "depth" else choose_activation(model.config),
+        activation=activation,
         prefix=count_prefix_tokens(tower),
         grid=find_patch_grid(config, preprocess.size),
         notes=(*notes, *about),
-        output_spec=OutputSpec("segment", "logits") if scores_pixels else DEFAULT_OUTPUT_SPEC,
+        output_spec=_choose_output_spec(kind),
     )
     if spec.headless:
         return _remove_head(network, kind, spec)
-    if scores_pixels:
+    if kind in SCORES_PIXELS:
         return replace(network, layer=_find_backbone_layer(network))
+    if kind == "boxes":
+        return hf_detection.find_layers(network)
     return _compare_with_prompts(network, files, spec) if kind == "prompts" else network
+
+
+def _choose_output_spec(kind: Kind) -> OutputSpec:
+    if kind in SCORES_PIXELS:
+        return OutputSpec("segment", "logits")
+    return OutputSpec("detect") if kind == "boxes" else DEFAULT_OUTPUT_SPEC
 
 
 def _find_backbone_layer(network: Network) -> str:
@@ -139,9 +151,10 @@ def _check_request(files: ModelFiles, kind: Kind, spec: ModelSpec) -> None:
             f"prompts are for models with a text encoder, and {files.name} ({files.architecture}) has none",
             "leave --text and --texts out; or add a text encoder: --text-tower path/to/file.py:function",
         )
-    if kind in SCORES_PIXELS and spec.headless:
+    if kind in (*SCORES_PIXELS, "boxes") and spec.headless:
+        what = "finds boxes" if kind == "boxes" else "scores every pixel"
         raise RequestError(
-            f"{files.name} scores every pixel, and a backbone without its head gives features of the whole image",
+            f"{files.name} {what}, and a backbone without its head gives features of the whole image",
             f"name the classifier of the same backbone; {headless.LAYER_HINT}",
         )
     if kind == "features" and not spec.headless:

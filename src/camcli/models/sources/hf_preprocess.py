@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import product
 from math import inf
 from typing import Any, get_args
@@ -24,7 +25,7 @@ LEVIT_RATIO = 256 / 224
 Geometry = tuple[tuple[int, int], Fit]
 
 
-def read_processor(processor: Any, name: str) -> tuple[Preprocess, tuple[str, ...]]:
+def read_processor(processor: Any, name: str, pads: bool = False) -> tuple[Preprocess, tuple[str, ...]]:
     """Read an image processor's settings, and hold what is read against the processor itself.
 
     Processors of one setting do different things by their class, so every way in which the settings can be meant is
@@ -33,6 +34,8 @@ def read_processor(processor: Any, name: str) -> tuple[Preprocess, tuple[str, ..
     Args:
         processor: as ``AutoImageProcessor`` returns it.
         name: the model's name, for messages.
+        pads: True if a processor that leaves each image its own shape may be read as one that makes its longer side the
+            length of the shorter, and pads the rest to a square.
 
     Returns:
         The preprocessing, and notes for users.
@@ -42,38 +45,52 @@ def read_processor(processor: Any, name: str) -> tuple[Preprocess, tuple[str, ..
     """
     images = make_trial_images()
     wanted = [_run(processor, image, name) for image in images]
-    shapes = {tuple(one.shape) for one in wanted}
-    if len(shapes) > 1:
-        raise _unreadable_error(processor, name, "it leaves each image its own shape, and a network takes one")
-    [shape] = shapes
-    if len(shape) != 3 or shape[0] != 3:
+    if shape := next((tuple(one.shape) for one in wanted if one.ndim != 3 or one.shape[0] != 3), ()):
         raise _unreadable_error(processor, name, f"it makes {'x'.join(map(str, shape))} of an image, not 3xHxW")
+    sizes = [(one.shape[1], one.shape[2]) for one in wanted]
+    varies = len(set(sizes)) > 1
+    side = _as_dict(getattr(processor, "size", None)).get("shortest_edge")
+    if varies and not (pads and side):
+        raise _unreadable_error(processor, name, "it leaves each image its own shape, and a network takes one")
     nearly = []
-    for one in _list_readings(processor, (shape[1], shape[2])):
-        differences = (_find_difference(one, *each) for each in zip(images, wanted, strict=True))
+    for one in _list_readings(processor, sizes[0], [(sizes[0], "squash")] if varies else _list_geometries(processor)):
+        each = [replace(one, size=size, resize=size) for size in sizes] if varies else [one] * len(images)
+        differences = map(_find_difference, each, images, wanted)
         if not (worst := max(_take_while_small(differences))):
-            return one, ()
+            return _pad(one, side) if varies else (one, ())
         nearly += [one] if worst < ROUNDING else []
     if nearly:
         note = f"preprocessing equals that of {type(processor).__name__} up to rounding ({ROUNDING:g}), not to the bit"
-        return nearly[0], (note,)
+        found, notes = _pad(nearly[0], side) if varies else (nearly[0], ())
+        return found, (*notes, note)
     raise _unreadable_error(processor, name, "its values differ from what its settings say")
 
 
-def _list_readings(processor: Any, size: tuple[int, int]) -> Iterator[Preprocess]:
+def _pad(preprocess: Preprocess, side: int) -> tuple[Preprocess, tuple[str, ...]]:
+    """Return the same resampling of the whole image into a square, in its upper left corner, and a note on it."""
+    colours = preprocess.mean[::-1] if preprocess.bgr else preprocess.mean
+    fill = tuple(round(255 * value) for value in colours)
+    note = (
+        f"the image's longer side is resized to {side} pixels and the rest padded; transformers: the shorter side "
+        "(--size takes a larger square)"
+    )
+    padded = replace(preprocess, size=(side, side), resize=(side, side), fit="longer", fill=fill, corner=True)
+    return padded, (note,)
+
+
+def _list_readings(processor: Any, size: tuple[int, int], geometries: Iterable[Geometry]) -> Iterator[Preprocess]:
     """List what a processor's settings can mean, the plainest first."""
     interpolation = Image.Resampling(getattr(processor, "resample", None) or 0).name.lower()
     if interpolation not in get_args(Interpolation):
         return
     # torchvision resizes tensors by neither of these.
     arithmetics = ("pillow",) if interpolation in ("box", "hamming") else ("tensor", "float", "pillow")
-    geometries = list(dict.fromkeys(_list_geometries(processor)))
-    black, white, blue = (
-        processor(images=Image.new("RGB", (64, 64), colour), return_tensors="pt")["pixel_values"][0][
-            :, size[0] // 2, size[1] // 2
-        ].double()
+    geometries = list(dict.fromkeys(geometries))
+    made = (
+        processor(images=Image.new("RGB", (64, 64), colour), return_tensors="pt")["pixel_values"][0]
         for colour in ("black", "white", "blue")
     )
+    black, white, blue = (one[:, one.shape[1] // 2, one.shape[2] // 2].double() for one in made)
     bgr = bool((blue - black)[0] > (blue - black)[2])
     for (mean, std), (resize, fit) in product(_list_scales(processor, black, white), geometries):
         for arithmetic in arithmetics:

@@ -17,6 +17,9 @@ from camcli.models.spec import ModelSpec
 from camcli.models.weights import checkpoint, fit, skip_init
 from camcli.models.weights.published import unreadable_error
 
+# Way in which attention is computed: of the whole model, or of its parts by their name in the configuration.
+Attention = str | dict[str, str]
+
 
 def read_config(files: ModelFiles) -> Any:
     """Read a model's configuration as an object of transformers.
@@ -42,8 +45,10 @@ def build_module(files: ModelFiles, cls: Any, config: Any, spec: ModelSpec) -> t
     Raises:
         RequestError: the weights are unreadable, incomplete, or do not fit.
     """
-    attention = "sdpa" if getattr(cls, "_supports_sdpa", False) else "eager"
+    attention: Attention = "sdpa" if getattr(cls, "_supports_sdpa", False) else "eager"
     notes = _note_attention(config, attention)
+    if getattr(config, "backbone_config", None) is not None:  # which may be of another kind
+        attention = {"": attention, "backbone_config": "eager"}
     config.return_dict = True
     if spec.weights_file:
         content = checkpoint.read(spec.weights_file)
@@ -62,7 +67,7 @@ def build_module(files: ModelFiles, cls: Any, config: Any, spec: ModelSpec) -> t
     return _load_own(files, cls, config, attention), files.origin, notes
 
 
-def _build(cls: Any, config: Any, attention: str, classes: int | None = None) -> nn.Module:
+def _build(cls: Any, config: Any, attention: Attention, classes: int | None = None) -> nn.Module:
     config = copy.deepcopy(config)
     if classes is not None:
         config.num_labels = classes
@@ -88,7 +93,7 @@ def _convert_names(cls: Any, config: Any, state: checkpoint.StateDict, module: n
     }
 
 
-def _load_own(files: ModelFiles, cls: Any, config: Any, attention: str, **more: Any) -> nn.Module:
+def _load_own(files: ModelFiles, cls: Any, config: Any, attention: Attention, **more: Any) -> nn.Module:
     try:
         module, found = cls.from_pretrained(
             files.folder,

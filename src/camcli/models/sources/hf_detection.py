@@ -1,0 +1,183 @@
+"""Detectors of transformers (DETR and its relatives): each box with the query that it came from."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MethodType, SimpleNamespace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from camcli.base.errors import RequestError
+from camcli.engine.hooks.patch import replace_forward
+from camcli.engine.layers.levels import find_pyramid_levels
+from camcli.engine.layers.probe import probe_image, probe_layers
+from camcli.engine.layers.ranking import rank_layers
+from camcli.engine.network import Network
+from camcli.images.transform import Preprocess
+from camcli.targets.target import Activation
+
+# Queries and classes, the last of them "no object" for a softmax, of the made-up output that a rule is tried on.
+TRIAL_SHAPE = (1, 150, 4)
+# Half a level of 255 and some rounding: no colour of the padding is further from the mean, in levels.
+HALF_A_LEVEL = 0.55
+# Queries that the processors of Deformable and Conditional DETR keep.
+MOST_KEPT = 100
+# Paths of a backbone and of what holds its stages; each of these returns a tensor for each stage.
+BACKBONE = re.compile(r"(^|\.)backbone(\.(conv_encoder|model|backbone|_backbone|encoder))*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How queries become boxes.
+
+    Attributes:
+        activation: ``softmax``: each query is a box of its best class but the last, "no object". ``sigmoid``: the most
+            probable pairs of query and class are boxes.
+        most: the number of pairs that are kept; 0 for that of the queries.
+    """
+
+    activation: Activation
+    most: int = 0
+
+    def choose(self, logits: Float[Tensor, "k c"]) -> tuple[Float[Tensor, "m"], Int[Tensor, "m"], Int[Tensor, "m"]]:
+        """Return the scores of the boxes, their labels, and the queries that they come from."""
+        if self.activation == "softmax":
+            scores, labels = logits.softmax(-1)[:, :-1].max(-1)
+            return scores, labels, torch.arange(len(logits), device=logits.device)
+        count = min(self.most or len(logits), logits.numel())
+        scores, places = logits.sigmoid().flatten().topk(count)
+        return scores, places % logits.shape[1], places // logits.shape[1]
+
+
+RULES = (Rule("softmax"), Rule("sigmoid", MOST_KEPT), Rule("sigmoid"))
+
+
+class DetectorForward:
+    """A detector's forward that returns what :mod:`camcli.targets.readers.detection` reads.
+
+    Padding is found in the input: rows at the bottom and columns at the right that have the mean colour throughout. It
+    is set to zero and masked, as transformers does with images of several shapes in a batch, and boxes are relative to
+    the rest.
+
+    Args:
+        rule: how queries become boxes.
+        level: greatest distance of the padding's values from zero.
+        has_mask: True if the model takes a mask of the pixels that are not padding.
+    """
+
+    def __init__(self, rule: Rule, level: float, has_mask: bool) -> None:
+        self._rule, self._level, self._has_mask = rule, level, has_mask
+
+    def __call__(self, module: Any, images: Float[Tensor, "n 3 h w"]) -> list[dict[str, Any]]:
+        """Run the forward of the module's class; return boxes and candidates of each image."""
+        given: dict[str, Tensor] = {"pixel_values": images}
+        sizes = torch.tensor([images.shape[-1], images.shape[-2]], device=images.device).expand(len(images), 2)
+        if self._has_mask:
+            shown = find_shown(images, self._level)
+            sizes = torch.stack([shown.any(1).sum(1), shown.any(2).sum(1)], dim=1)
+            given = {"pixel_values": images * shown[:, None], "pixel_mask": shown.long()}
+        output = type(module).forward(module, **given)
+        corners = to_corners(output.pred_boxes) * torch.cat([sizes, sizes], 1)[:, None]
+        return [self._choose(*one) for one in zip(output.logits, corners, strict=True)]
+
+    def _choose(self, logits: Tensor, boxes: Tensor) -> dict[str, Any]:
+        scores, labels, kept = self._rule.choose(logits)
+        candidates = {"boxes": boxes, "logits": logits, "kept": kept}
+        return {"boxes": boxes[kept], "labels": labels, "scores": scores, "candidates": candidates}
+
+
+def find_shown(images: Float[Tensor, "n c h w"], level: float) -> Bool[Tensor, "n h w"]:
+    """Return where inputs are not padding: all but the rows at the bottom and columns at the right without a colour.
+
+    An image that has no colour anywhere has no padding.
+
+    Args:
+        images: normalised images.
+        level: greatest distance from zero of a value that is no colour.
+    """
+    coloured = (images.detach().abs() > level).any(1)
+    rows, columns = (_reach_back(coloured.any(axis)) for axis in (2, 1))
+    return (rows[:, :, None] & columns[:, None, :]) | ~coloured.any((1, 2), keepdim=True)
+
+
+def _reach_back(marks: Bool[Tensor, "n length"]) -> Bool[Tensor, "n length"]:
+    """Return which places are before or at the last mark."""
+    return marks.flip(1).int().cummax(1).values.flip(1).bool()
+
+
+def to_corners(boxes: Float[Tensor, "*k 4"]) -> Float[Tensor, "*k 4"]:
+    """Convert boxes from centre, width and height to corners."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def make_detector(module: Any, processor: Any, preprocess: Preprocess, name: str) -> Rule:
+    """Make a model return boxes with the queries that they came from, in place; return how they are chosen.
+
+    Raises:
+        RequestError: its processor makes boxes of its output in a way that is not known.
+    """
+    rule = _find_rule(processor, name)
+    level = HALF_A_LEVEL / 255 / min(preprocess.std)
+    has_mask = "pixel_mask" in inspect.signature(type(module).forward).parameters
+    replace_forward(module, MethodType(DetectorForward(rule, level, has_mask), module))
+    return rule
+
+
+def _find_rule(processor: Any, name: str) -> Rule:
+    """Find the rule that gives the processor's own boxes of a made-up output."""
+    noise = torch.Generator().manual_seed(0)
+    logits = torch.randn(TRIAL_SHAPE, generator=noise)
+    boxes = torch.rand(*TRIAL_SHAPE[:2], 4, generator=noise)
+    made_up = SimpleNamespace(logits=logits, pred_boxes=boxes)
+    try:
+        [wanted] = processor.post_process_object_detection(made_up, threshold=0.0, target_sizes=[(100, 200)])
+    except Exception as error:  # processors of other models need other outputs
+        raise _unknown_rule_error(processor, name, f"it fails: {error}") from error
+    found = next((rule for rule in RULES if _gives(rule, logits[0], to_corners(boxes[0]) * 100, dict(wanted))), None)
+    if found is None:
+        raise _unknown_rule_error(processor, name, "its boxes are not those of the greatest probabilities")
+    return found
+
+
+def _gives(rule: Rule, logits: Tensor, boxes: Tensor, wanted: Mapping[str, Tensor]) -> bool:
+    """Return whether a rule gives these boxes; those wanted are in an image of 100 x 200 pixels."""
+    scores, labels, kept = rule.choose(logits)
+    stretched = boxes[kept] * torch.tensor([2.0, 1.0, 2.0, 1.0])
+    return (
+        len(scores) == len(wanted["scores"])
+        and torch.equal(labels, wanted["labels"])
+        and torch.allclose(scores, wanted["scores"])
+        and torch.allclose(stretched, wanted["boxes"])
+    )
+
+
+def _unknown_rule_error(processor: Any, name: str, reason: str) -> RequestError:
+    return RequestError(
+        f"the boxes of {name} cannot be traced to its queries ({type(processor).__name__}): {reason}",
+        "camcli reads detectors that give a class and a box for each query, as DETR, RT-DETR, D-FINE and YOLOS do; "
+        "another can be wrapped in a function of yours: -m my_model.py:make",
+    )
+
+
+def find_layers(network: Network) -> Network:
+    """Return a network that knows its feature pyramid, and the last layer of its backbone, which all boxes depend on.
+
+    A detector that is a transformer itself has neither.
+    """
+    noise = probe_image(network.preprocess.size, torch.float32, torch.device("cpu"))
+    [pyramid, *_] = (*find_pyramid_levels(network.module, noise, network.read), "")
+    backbones = [path for path, _ in network.module.named_modules() if BACKBONE.search(path)]
+    layers = probe_layers(network.module, noise, network.prefix, network.grid, network.read) if backbones else []
+    ranked = (
+        rank_layers(network.module, [one for one in layers if one.name.startswith(f"{path}.")])
+        for path in sorted(backbones, key=len, reverse=True)
+    )
+    layer = next((name for some in ranked for name in some), "")
+    return replace(network, pyramid=pyramid.partition(":")[0], layer=layer)
