@@ -15,7 +15,13 @@ from camcli.runs.worker.worker import Worker
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ATTENDING = ("rollout", "gae", "attention", "legrad", "grad-eclip", "maskclip")
-OPTIONS = {"rise": {"samples": 16}, "ss-cam": {"samples": 2}, "is-cam": {"samples": 2}, "smoothgrad": {"samples": 2}}
+OPTIONS = {
+    "rise": {"samples": 16},
+    "sobol": {"designs": 4, "cells": 2},
+    "ss-cam": {"samples": 2},
+    "is-cam": {"samples": 2},
+    "smoothgrad": {"samples": 2},
+}
 # Those that a test of their own has, or that need prompts.
 LEFT_OUT = ("clip-surgery", "fullgrad")
 

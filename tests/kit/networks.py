@@ -220,6 +220,7 @@ FEW: dict[str, dict[str, Any]] = {
     "pca": {"over": "picture"},
     "kmeans": {"segments": 2, "over": "picture"},
     "rise": {"samples": 400},
+    "sobol": {"designs": 8, "cells": 3},
 }
 
 

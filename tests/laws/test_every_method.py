@@ -18,7 +18,7 @@ MODELS = [
     "open_clip:ViT-S-32-alt",
 ]
 # Fewer samples, masks or steps than the papers', for methods that ask often.
-QUICK = {"samples": 2, "top": 4, "steps": 3, "stride": 64, "window": 64, "iterations": 5}
+QUICK = {"samples": 2, "top": 4, "steps": 3, "stride": 64, "window": 64, "iterations": 5, "designs": 4}
 # A forward for each channel: at a layer with few, where there is one.
 EACH_CHANNEL = {"scorecam", "ss-cam", "is-cam"}
 FEW_CHANNELS = {"bundled:efficientnet-lite0": "blocks.1", "timm:swin_tiny_patch4_window7_224": "layers.0"}

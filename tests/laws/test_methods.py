@@ -26,6 +26,7 @@ NOT_PROPORTIONAL: dict[str, str] = {
     **dict.fromkeys(["rollout", "attention"], NO_CLASS),
     **dict.fromkeys(["scorecam", "gscorecam", "ss-cam", "is-cam"], SOFTMAX),
     "ablation-cam": "its weights are shares of the score",
+    "sobol": "it is a share of a variance",
     "recipro-cam": "its map is drawn from 0 to 1",
     "finer-cam": "the rivals' weights are a softmax of their scores",
     "clip-surgery": "a cosine is the same of twice a vector",
@@ -46,7 +47,7 @@ WITHOUT_GRADIENT: dict[str, str] = {
 NOISE = "its noise is not mirrored"
 # row: why a mirrored image has no mirrored map.
 NOT_MIRRORED: dict[str, str] = {
-    **dict.fromkeys(["random", "rise", "smoothgrad", "smooth-gradcam++", "ss-cam"], NOISE),
+    **dict.fromkeys(["random", "rise", "sobol", "smoothgrad", "smooth-gradcam++", "ss-cam"], NOISE),
     "deconvnet": "of a pooling's window that is zero everywhere the first cell counts, and closed ReLUs let pass",
 }
 

@@ -567,6 +567,14 @@ METHODS = MethodRegistry(
         aliases=("drise",),
     ),
     MethodRow(
+        "sensitivity",
+        "sobol",
+        "share of the score's variance under random masks that each cell of the image has a part in",
+        "Fel 2021, arXiv:2111.04138",
+        cost="1 forward, and 2080",
+        aliases=("sobolattributionmethod", "sobolattribution"),
+    ),
+    MethodRow(
         "pixel",
         "saliency",
         "magnitude of the input gradient, maximum over the colour channels",
