@@ -14,6 +14,7 @@ import torchvision.models
 from PIL import Image
 
 from camcli.images import transform
+from camcli.images.corners import box_to_picture
 from camcli.images.placement import Placement
 from camcli.images.transform import Preprocess
 from camcli.images.view import View
@@ -328,10 +329,10 @@ def test_corners_of_a_box_in_pictures_that_are_not_square_by_hand():
     # An input of 100 rows and 200 columns over the part from x 20 to 60, y 10 to 130 of an image of 160 x 64: a pixel
     # of the input is 0.2 wide and 1.2 high.
     view = View((160, 64), (100, 200), (20.0, 10.0, 60.0, 130.0))
-    assert view.box_to_picture((50.0, 10.0, 150.0, 75.0)) == (30, 22, 50, 100)
+    assert box_to_picture(view, (50.0, 10.0, 150.0, 75.0)) == (30, 22, 50, 100)
     # What lies beyond the image is cut off at its own edges: 64 to the right, 160 below.
-    assert view.box_to_picture((-200.0, -100.0, 400.0, 300.0)) == (0, 0, 64, 160)
-    assert View((64, 160), (100, 200), (0.0, 0.0, 160.0, 64.0)).box_to_picture((0.0, 0.0, 200.0, 100.0)) == (
+    assert box_to_picture(view, (-200.0, -100.0, 400.0, 300.0)) == (0, 0, 64, 160)
+    assert box_to_picture(View((64, 160), (100, 200), (0.0, 0.0, 160.0, 64.0)), (0.0, 0.0, 200.0, 100.0)) == (
         0,
         0,
         160,

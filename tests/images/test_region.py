@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from camcli.base.errors import PictureError, RequestError
+from camcli.images.corners import box_to_picture
 from camcli.images.region import Region, parse_rectangle
 from camcli.images.view import View
 
@@ -52,5 +53,5 @@ def test_an_empty_rectangle_is_refused(text):
 
 
 def test_a_box_in_the_input_is_one_in_the_picture_cut_off_at_its_edges():
-    assert VIEW.box_to_picture((1.0, 1.0, 3.0, 2.5)) == (2.0, 0.0, 6.0, 3.0)
-    assert VIEW.box_to_picture((-1.0, 0.0, 9.0, 4.0)) == (0.0, 0.0, 8.0, 4.0)
+    assert box_to_picture(VIEW, (1.0, 1.0, 3.0, 2.5)) == (2.0, 0.0, 6.0, 3.0)
+    assert box_to_picture(VIEW, (-1.0, 0.0, 9.0, 4.0)) == (0.0, 0.0, 8.0, 4.0)

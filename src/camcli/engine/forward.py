@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from camcli.base.errors import RequestError
 from camcli.engine import devices
 from camcli.engine.hooks.attention import AttentionCapture
 from camcli.engine.hooks.attention_override import AttentionOverride, twice_differentiable
@@ -22,7 +21,7 @@ from camcli.engine.hooks.checkpointing import checkpointed
 from camcli.engine.hooks.products import OneDNNProducts
 from camcli.engine.hooks.relu import BackwardRules
 from camcli.engine.hooks.replay import IMAGES, Recording, ReplayPlan, record, repeat_for_variants, replay
-from camcli.engine.hooks.state import frozen, swap_buffer
+from camcli.engine.hooks.state import frozen
 from camcli.engine.hooks.transformer_rules import TransformerRules
 from camcli.engine.hooks.watch import module_stack
 from camcli.engine.layers.blocks import BlockCall, BlockStack, record_blocks
@@ -339,21 +338,6 @@ class Runner:
             images = repeat_for_variants(images, recording.images, count // recording.images)
         # The network may change its input in place.
         return self.read_predictions(self.module(images.clone()), count)
-
-    def with_blank_prompt(self) -> AbstractContextManager[None]:
-        """Use the empty prompt in place of the only prompt of a network while the block runs.
-
-        Raises:
-            RequestError: the network has no embedding of the empty prompt.
-        """
-        for part in self.module.modules():
-            blank = part._buffers.get("blank")
-            if blank is not None and "prompts" in part._buffers:
-                return swap_buffer(part, "prompts", blank.reshape(1, -1))
-        raise RequestError(
-            "there is a single prompt, and the network cannot embed the empty prompt that it is compared with",
-            "give several: --text 'a cat' --text 'a dog'",
-        )
 
     def run_tail(
         self,

@@ -28,7 +28,6 @@ OLD_NAMES = {
     "position": "cell_centre",
     "shown": "visible_cells",
     "centres": "pixel_centres",
-    "corners": "box_to_picture",
     "window": "visible_window",
     "whole_input": "view_of_input",
     "scaled": "scale",
@@ -150,23 +149,6 @@ class View:
         x0, y0, x1, y1 = self.box
         down, across = ((np.arange(length) + 0.5) / length for length in self.input)
         return x0 + across * (x1 - x0), y0 + down * (y1 - y0)
-
-    def box_to_picture(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        """Convert a box from pixels of the input to pixels of the image, clipped to the image."""
-        x0, y0, x1, y1 = self.box
-        down, across = (y1 - y0) / self.input[0], (x1 - x0) / self.input[1]
-        height, width = self.picture
-        xs = (min(max(x0 + x * across, 0.0), float(width)) for x in box[::2])
-        ys = (min(max(y0 + y * down, 0.0), float(height)) for y in box[1::2])
-        (left, right), (top, bottom) = xs, ys
-        return left, top, right, bottom
-
-    def box_to_input(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-        """Convert a box from pixels of the image to pixels of the input; it may lie partly outside of it."""
-        x0, y0, x1, y1 = self.box
-        down, across = self.input[0] / (y1 - y0), self.input[1] / (x1 - x0)
-        left, top, right, bottom = box
-        return (left - x0) * across, (top - y0) * down, (right - x0) * across, (bottom - y0) * down
 
     def visible_window(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
         """Return the rows and columns of a map of this shape that show any of the image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from camcli.base.errors import RequestError
 from camcli.engine.forward import compute_gradients
 from camcli.engine.hooks.attention import AttentionCapture
 from camcli.engine.hooks.attention_override import AttentionRule
+from camcli.engine.hooks.state import swap_buffer
 from camcli.engine.hooks.tensors import at_least_float32
 from camcli.engine.layers.blocks import BlockCall, BlockStack, attention_update
 from camcli.engine.signals.attention import get_last_gradient, get_last_values
@@ -126,11 +128,27 @@ def token_cosine_blank(scored: ScoredForward) -> Callable[[Tensor], Tensor]:
     """Return a function from tokens to the cosine of each with the empty prompt."""
 
     def token_cosine_blank(tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n t"]:
-        with scored.runner.with_blank_prompt():
+        with _with_blank_prompt(scored.runner.module):
             answered = _run_single_tokens(scored, tokens)
         return _to_cosines(scored, _score_by_token(scored, answered, read_class_scores)).squeeze(2)
 
     return token_cosine_blank
+
+
+def _with_blank_prompt(module: nn.Module) -> AbstractContextManager[None]:
+    """Use the empty prompt in place of the only prompt of a network while the block runs.
+
+    Raises:
+        RequestError: the network has no embedding of the empty prompt.
+    """
+    for part in module.modules():
+        blank = part._buffers.get("blank")
+        if blank is not None and "prompts" in part._buffers:
+            return swap_buffer(part, "prompts", blank.reshape(1, -1))
+    raise RequestError(
+        "there is a single prompt, and the network cannot embed the empty prompt that it is compared with",
+        "give several: --text 'a cat' --text 'a dog'",
+    )
 
 
 def cosines(scored: ScoredForward) -> Float[Tensor, "n prompts"]:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64
 
 from camcli.base.errors import RequestError
 from camcli.base.words import shorten
+from camcli.images.corners import box_to_input
 from camcli.images.manifest import PathIndex, normalize
 from camcli.images.objects import BOX_FORMATS, coco, table, voc, yolo
 from camcli.images.objects.entry import Box, Entry
@@ -117,7 +118,7 @@ class Boxes:
             PictureError: as by :meth:`find_region`.
         """
         return [
-            (box.index, view.box_to_input(box.place(view.picture)))
+            (box.index, box_to_input(view, box.place(view.picture)))
             for box in self._boxes.get(normalize(source.path), ())
         ]
 

@@ -21,6 +21,7 @@ from camcli.images.source import PictureSource
 from camcli.runs.job.job import Job
 from camcli.runs.job.prompts import Prompts
 from camcli.runs.worker.item import SourceFactory
+from camcli.runs.worker.volumes import check_volumes
 from camcli.targets import TargetRule, parse_target
 from camcli.targets.named import TargetManifest
 
@@ -59,14 +60,15 @@ def read_region(job: Job) -> Region | None:
         ) from error
 
 
-def check_fits(job: Job, network: Network) -> None:
-    """Check that the model supports the options that only some models do."""
+def check_fits(job: Job, network: Network, volumes: bool) -> None:
+    """Check that the model supports the options that only some models do, and volumes only if the command does."""
     if job.region and network.output_spec.task != "segment":
         raise RequestError(
             f"{network.name} does not score every pixel, so --region cannot be used", "leave --region out"
         )
     if job.min_score != Job().min_score and network.output_spec.task != "detect":
         raise RequestError(f"{network.name} finds no boxes, so --min-score cannot be used", "leave --min-score out")
+    check_volumes(job, network, volumes)
 
 
 def check_shared(job: Job, network: Network, device: torch.device) -> None:

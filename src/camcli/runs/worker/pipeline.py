@@ -22,6 +22,7 @@ from camcli.engine.explainer import Explainer
 from camcli.engine.explanation import Explanation
 from camcli.engine.maps.result import Result
 from camcli.images import depth, dicom, frames
+from camcli.images.corners import box_to_picture
 from camcli.images.source import PAUSE, Picture
 from camcli.runs.worker.decode_ahead import STALL_SECONDS, Prefetcher
 from camcli.runs.worker.groups import fail_whole_group, form_groups
@@ -300,7 +301,7 @@ def _move_box_to_picture(result: Result, picture: Picture | None) -> Result:
     """Return a result with its box in pixels of the image."""
     if isinstance(result, PictureError) or result.box is None or picture is None:
         return result
-    return replace(result, box=picture.view.box_to_picture(result.box))
+    return replace(result, box=box_to_picture(picture.view, result.box))
 
 
 def _add_notes(result: Result, notes: tuple[str, ...]) -> Result:

@@ -53,7 +53,6 @@ from camcli.runs.worker.resources import (
     make_noise,
 )
 from camcli.runs.worker.true_boxes import read_true_boxes
-from camcli.runs.worker.volumes import check_volumes
 
 
 class Worker:
@@ -118,8 +117,7 @@ class Worker:
         features = self.extras.sample(count or 2, first) if self.extras else None
         resolved = timing.measured("load", resolve_job)(job, count, features, loading)
         network = resolved.network
-        check_fits(job, network)
-        check_volumes(job, network, volumes)
+        check_fits(job, network, volumes)
         self.bands = choose_bands(job, network)
         # Before the precision is changed, so that the same weights have the same hash in every run.
         self.sha256 = timing.measured("hash", network.sha256)() if recorded else ""
@@ -152,8 +150,8 @@ class Worker:
         check_targets(job, self.target_rule, self.explainer, pictures)
         check_prompts(self.prompts, self.explainer, pictures)
         explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
-        self.notes = [*network.notes, *resolved.notes, *explainer_notes]
-        self.notes += self.true_boxes.notes if self.true_boxes else []
+        box_notes = self.true_boxes.notes if self.true_boxes else []
+        self.notes = [*network.notes, *resolved.notes, *explainer_notes, *box_notes]
         self.notes += note_precision(job.precision, device)
         self._notes_lock, self.decoding_notes = Lock(), set[str]()
         self._is_compiled, self._trial_seconds = False, trial_seconds
