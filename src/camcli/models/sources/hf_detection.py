@@ -34,7 +34,7 @@ BACKBONE = re.compile(r"(^|\.)backbone(\.(conv_encoder|model|backbone|_backbone|
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How queries become boxes.
+    """Rule by which queries become boxes.
 
     Attributes:
         activation: ``softmax``: each query is a box of its best class but the last, "no object". ``sigmoid``: the most
