@@ -176,7 +176,7 @@ def test_of_a_detector_nothing_is_asked_again(bring):
 
     network = named(Small(), 3, 16, output_spec=OutputSpec("detect"))
     with pytest.raises(RequestError, match="finds other boxes in a changed image"):
-        Explainer(network, method=bring(lambda images, score_of: images, "asker"))
+        Explainer(network, method=bring(lambda images, score_and_grad: images, "asker"))
     with pytest.raises(RequestError, match="finds other boxes in a changed image"):
         Explainer(network, scales=(0.5, 1))
 

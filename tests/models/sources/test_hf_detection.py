@@ -53,8 +53,9 @@ def test_boxes_are_those_of_the_processor(tmp_path, model_type):
 def test_a_map_is_the_gradient_of_the_logit_of_one_query(tmp_path, model_type, layer):
     network = load(f"hf:{save(tmp_path, model_type)}", min_score=0.0)
     assert network.layer == layer
-    images = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    theirs, kept = make(model_type), []
+    network.module.double()  # gradients of random weights are small next to the rounding of single precision
+    images = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).double()
+    theirs, kept = make(model_type).double(), []
     theirs.get_submodule(layer).register_forward_hook(lambda _, given, output: kept.append(output))
     [logits] = theirs(pixel_values=images.clone().requires_grad_()).logits
     with torch.no_grad():
@@ -69,7 +70,7 @@ def test_a_map_is_the_gradient_of_the_logit_of_one_query(tmp_path, model_type, l
         [grad] = torch.autograd.grad(logits[query, one.index], kept[-1], retain_graph=True)
         wanted = (grad * kept[-1])[0].sum(0).detach().numpy()
         assert np.abs(wanted).max() > 1e-5
-        assert np.allclose(one.map, wanted, atol=1e-2 * np.abs(wanted).max())
+        assert np.allclose(one.map, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("model_type", ["detr", "deformable_detr"])

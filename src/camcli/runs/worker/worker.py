@@ -109,9 +109,8 @@ class Worker:
         self.job = job
         self.devices = devices.parse_devices(job.device)
         parse_colour(job.background)
-        self.region = read_region(job)
         check_wrapping(job)
-        self.extras = _read_extras(job, pictures)
+        self.region, self.extras = read_region(job), _read_extras(job, pictures)
         first = find_first_group(job.group, pictures)
         count = len(first) if job.group else 0
         features = self.extras.sample(count or 2, first) if self.extras else None
@@ -133,7 +132,7 @@ class Worker:
         self.workers = job.workers or devices.count_decoders(self.devices)
         noise = make_noise(network, count or 1)
         linear = LinearTrial(self.explainer.setup, choose_linear_option(job), job.precision)
-        trial_seconds = timing.measured("trial", self._try_on_noise)(noise, features, count, linear)
+        self._trial_seconds = timing.measured("trial", self._try_on_noise)(noise, features, count, linear)
         self.fingerprint_parts |= _collect_explainer_parts(job, self.explainer) if recorded else {}
         self.fingerprint = fingerprint.compute_fingerprint(self.fingerprint_parts)
         one_by_one = self.explainer.one_by_one
@@ -153,8 +152,7 @@ class Worker:
         box_notes = self.true_boxes.notes if self.true_boxes else []
         self.notes = [*network.notes, *resolved.notes, *explainer_notes, *box_notes]
         self.notes += note_precision(job.precision, device)
-        self._notes_lock, self.decoding_notes = Lock(), set[str]()
-        self._is_compiled, self._trial_seconds = False, trial_seconds
+        self._notes_lock, self.decoding_notes, self._is_compiled = Lock(), set[str](), False
         self.compile_for(total or 0)
         self.notes += _note_uneven(self.explainer, network.preprocess.size)
         self._first_notes = tuple(self.notes)
