@@ -214,3 +214,10 @@ def test_a_folder_that_names_no_class_or_several_fails_its_pictures_only_and_eac
         with pytest.raises(PictureError, match="folder 'zebra' names no class"):
             target(Path("zebra/x.jpg"), SCORES)
     assert target(Path("tabby/x.jpg"), SCORES) == [2]
+
+
+def test_a_folder_is_not_named_by_a_part_of_a_name() -> None:
+    target = resolve(["folder"], of(Labels(("slot, one-armed bandit", "cat"))))
+    with pytest.raises(PictureError, match="folder 'one' names no class: it is only a part"):
+        target(Path("one/x.jpg"), SCORES)
+    assert target(Path("one-armed bandit/x.jpg"), SCORES) == [0]

@@ -115,6 +115,12 @@ class Labels:
             return self._find_name(word)
         return self._find_number(word)
 
+    def names_by_part(self, word: str) -> bool:
+        """Return whether the class that a word names has it only as a part of its name."""
+        kind, _, rest = word.partition(":")
+        is_number = _is_number(word) or (kind == "index" and _is_number(rest))
+        return not is_number and find_whole_name(self, rest if kind == "name" and rest else word) is None
+
     def _find_number(self, word: str) -> int:
         """Return the index ``word``, unless the number is another class's name, as with folders ``0, 1, 10, 2``."""
         others = [

@@ -39,9 +39,10 @@ def named_class(argument: str, network: Network) -> TargetRule:
 
 
 def of_folder(argument: str, network: Network) -> TargetRule:
-    """Select the class that the image's folder is named after: an index, a name or a WordNet id.
+    """Select the class that the image's folder is named after: an index, a whole name or synonym, or a WordNet id.
 
-    The rule raises PictureError for an image whose folder names no class, or several.
+    The rule raises PictureError for an image whose folder names no class, or several. A part of a name is not enough: a
+    folder ``one`` is hardly meant for the one-armed bandit.
 
     Raises:
         RequestError: an argument was given.
@@ -51,10 +52,17 @@ def of_folder(argument: str, network: Network) -> TargetRule:
 
     @cache
     def find_class(folder: str) -> int | PictureError:
+        labels = network.labels
         try:
-            return network.labels.find(folder)
+            index = labels.find(folder)
         except RequestError as error:
             return PictureError(f"its folder {folder!r} names no class: {error.message}", error.hint)
+        if labels.names_by_part(folder):
+            return PictureError(
+                f"its folder {folder!r} names no class: it is only a part of the name of {labels.entry(index)!r}",
+                "give the folder the whole name, or the index; or the images their classes in a table: --targets FILE",
+            )
+        return index
 
     def rule(path: Path, scores: Tensor) -> list[int]:  # noqa: ARG001
         found = find_class(Path(absolute(path)).parent.name)

@@ -66,8 +66,9 @@ def read_processor(processor: Any, name: str, pads: bool = False) -> tuple[Prepr
     raise _unreadable_error(processor, name, "its values differ from what its settings say")
 
 
-def _pad(preprocess: Preprocess, side: int) -> tuple[Preprocess, tuple[str, ...]]:
+def _pad(preprocess: Preprocess, side: int | None) -> tuple[Preprocess, tuple[str, ...]]:
     """Return the same resampling of the whole image into a square, in its upper left corner, and a note on it."""
+    assert side
     colours = preprocess.mean[::-1] if preprocess.bgr else preprocess.mean
     fill = tuple(round(255 * value) for value in colours)
     note = (

@@ -45,10 +45,11 @@ def build_module(files: ModelFiles, cls: Any, config: Any, spec: ModelSpec) -> t
     Raises:
         RequestError: the weights are unreadable, incomplete, or do not fit.
     """
-    attention: Attention = "sdpa" if getattr(cls, "_supports_sdpa", False) else "eager"
-    notes = _note_attention(config, attention)
-    if getattr(config, "backbone_config", None) is not None:  # which may be of another kind
-        attention = {"": attention, "backbone_config": "eager"}
+    own = "sdpa" if getattr(cls, "_supports_sdpa", False) else "eager"
+    notes = _note_attention(config, own)
+    # A backbone may be of another kind.
+    has_backbone = getattr(config, "backbone_config", None) is not None
+    attention: Attention = {"": own, "backbone_config": "eager"} if has_backbone else own
     config.return_dict = True
     if spec.weights_file:
         content = checkpoint.read(spec.weights_file)

@@ -158,7 +158,8 @@ class Detector(nn.Module):
         from ultralytics.utils.tal import dist2bbox, make_anchors
 
         anchors, strides = (one.transpose(0, 1) for one in make_anchors(raw["feats"], head.stride, 0.5))
-        return (dist2bbox(head.dfl(raw["boxes"]), anchors[None], xywh=False, dim=1) * strides).transpose(1, 2)
+        boxes: Tensor = dist2bbox(head.dfl(raw["boxes"]), anchors[None], xywh=False, dim=1) * strides
+        return boxes.transpose(1, 2)
 
     def _choose(self, boxes: Tensor, logits: Tensor, end2end: bool) -> dict[str, Any]:
         """Keep what ultralytics keeps: the best class of a cell, without boxes that overlap a better one of it."""
