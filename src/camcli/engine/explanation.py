@@ -123,6 +123,6 @@ class Explanation:
 
     @property
     def finds(self) -> str:
-        """What the method found instead of a class: concepts, components or segments; empty if nothing such."""
+        """Kind of what the method found instead of a class: concepts, components or segments; empty if nothing such."""
         named = (row.finds for row in METHODS.rows if row.name == self.method)
         return next(named, "concepts") if self.concepts else ""

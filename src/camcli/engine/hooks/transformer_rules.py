@@ -37,7 +37,7 @@ _GATED = {
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the backward does, besides holding every normalisation's deviation constant.
+    """Rules of the backward, besides holding every normalisation's deviation constant.
 
     Attributes:
         constant_gates: functions whose results are constant where they are factors of a product.

@@ -59,7 +59,7 @@ RULES = (Rule("softmax"), Rule("sigmoid", MOST_KEPT), Rule("sigmoid"))
 
 
 class DetectorForward:
-    """A detector's forward that returns what :mod:`camcli.targets.readers.detection` reads.
+    """A detector's forward that returns what :mod:`camcli.targets.readers.candidates` reads.
 
     Padding is found in the input: rows at the bottom and columns at the right that have the mean colour throughout. It
     is set to zero and masked, as transformers does with images of several shapes in a batch, and boxes are relative to

@@ -120,7 +120,7 @@ class Levels(nn.Module):
 
 
 class Detector(nn.Module):
-    """A YOLO detector that returns what :mod:`camcli.targets.readers.detection` reads.
+    """A YOLO detector that returns what :mod:`camcli.targets.readers.candidates` reads.
 
     Attributes:
         model: the network of ultralytics; its last layer is the head.

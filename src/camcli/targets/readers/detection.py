@@ -1,26 +1,9 @@
-"""Predictions of a detector, and what a detector's network returns.
-
-For each image of a batch the network returns a mapping:
-
-- ``boxes`` ``(m, 4)``: corners x0, y0, x1, y1 of the boxes kept, in pixels of the network's input;
-- ``labels`` ``(m,)``: their classes;
-- ``scores`` ``(m,)``: how sure the detector is of each, from 0 to 1; in the graph if there are no candidates;
-- ``candidates``, where they can be had: a mapping of what was there before weak and overlapping boxes were dropped (see
-  :class:`Candidates`): ``boxes``, ``logits``, ``kept`` and perhaps ``objectness`` and ``activation``.
-
-With candidates a box is explained by the logits of the candidate that it came from, so that it has every kind of score
-that a class has (:data:`camcli.targets.scores.SCORES`). Without, by its entry of ``scores``. How logits become
-probabilities is the candidates' ``activation``, else the network's
-(:attr:`camcli.engine.network.Network.activation`).
-
-Torchvision's detectors return no candidates themselves: :mod:`camcli.targets.readers.torchvision_boxes` adds them.
-"""
+"""Predictions of a detector: its boxes as targets, and what is explained of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +12,9 @@ from torchvision.ops import box_iou
 
 from camcli.base.errors import PictureError, RequestError
 from camcli.targets.readers import probabilities
-from camcli.targets.readers.find import list_tensors, named_tensors
+from camcli.targets.readers.candidates import Candidates, Detections
 from camcli.targets.readers.segmentation import BACKGROUND
-from camcli.targets.target import LOGIT, NO_SCORE, Activation, Box, Score, Target, WantedBox
+from camcli.targets.target import LOGIT, NO_SCORE, Box, Score, Target, WantedBox
 
 # A message and its hint.
 CANNOT_RESCORE_BOXES = (
@@ -47,52 +30,6 @@ WITH_OBJECTNESS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-# ---- boxes
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """What a detector considered in one image: an anchor, a proposal or a query each.
-
-    Attributes:
-        boxes: corners in pixels of the input, in the graph: ``(k, 4)``, or ``(k, classes, 4)`` if a candidate has a box
-            for each class.
-        logits: scores of the classes before softmax or sigmoid, in the graph, ``(k, classes)``. The column is the
-            label; columns after the last class, such as "no object", take part in the softmax alone.
-        kept: the candidate that each box kept came from, ``(m,)``.
-        objectness: logit of there being any object, ``(k,)``; None if the detector does not multiply its probability
-            with that of the class.
-        activation: ``softmax`` or ``sigmoid``, which makes probabilities of the logits; None for the network's.
-    """
-
-    boxes: Tensor
-    logits: Tensor
-    kept: Tensor
-    objectness: Tensor | None = None
-    activation: Activation | None = None
-
-    def boxes_of_class(self, index: int) -> Tensor:
-        """Return the box that each candidate has as a box of this class, ``(k, 4)``."""
-        return self.boxes if self.boxes.ndim == 2 else self.boxes[:, index]
-
-
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """What a detector found in one image.
-
-    Attributes:
-        boxes: corners in pixels of the input, ``(m, 4)``.
-        labels: classes, ``(m,)``.
-        scores: as returned, ``(m,)``.
-        candidates: what they were chosen from; None if that is unknown.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    scores: Tensor
-    candidates: Candidates | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class BoxPredictions:
     """Predictions with boxes for each image."""
@@ -100,7 +37,6 @@ class BoxPredictions:
     detections: Sequence[Detections]
     names: Sequence[str]
     min_score: float
-    activation: Activation = "softmax"
     score: Score = LOGIT
 
     @property
@@ -115,7 +51,7 @@ class BoxPredictions:
     def scores(self, row: int) -> Tensor:
         best = torch.full((self.classes or 0,), NO_SCORE, device="cpu")
         one = self.detections[row]
-        for at in self._list_kept(row):
+        for at in one.list_best(self.min_score):
             label = int(one.labels[at])
             if not 0 <= label < len(best):
                 raise PictureError(
@@ -126,9 +62,9 @@ class BoxPredictions:
         return best
 
     def find_targets(self, row: int, index: int, competing: Sequence[int] = ()) -> Sequence[Target]:  # noqa: ARG002
-        labels = self.detections[row].labels
-        numbered = enumerate(self._list_kept(row), start=1)
-        of_class = [self._make_target(row, at, number) for number, at in numbered if int(labels[at]) == index]
+        one = self.detections[row]
+        numbered = enumerate(one.list_best(self.min_score), start=1)
+        of_class = [self._make_target(row, at, number) for number, at in numbered if int(one.labels[at]) == index]
         if not of_class:
             raise PictureError(
                 f"the model finds no box of class {index} with a score of at least {self.min_score:g} in it",
@@ -145,7 +81,8 @@ class BoxPredictions:
         """
         if wanted.truth is not None:
             return self._find_at(row, wanted, wanted.truth)
-        labels, found = self.detections[row].labels, list(enumerate(self._list_kept(row), start=1))
+        one = self.detections[row]
+        labels, found = one.labels, list(enumerate(one.list_best(self.min_score), start=1))
         of_class = [(number, at) for number, at in found if wanted.index in (None, int(labels[at]))]
         if len(of_class) < wanted.number:
             what = "" if wanted.index is None else f" of class {wanted.index}"
@@ -160,7 +97,7 @@ class BoxPredictions:
     def _find_at(self, row: int, wanted: WantedBox, truth: Box) -> Target:
         """Return what lies best on a true box: of all that overlap enough, what has the greatest logit of its class."""
         one = self.detections[row]
-        candidates = one.candidates or _as_candidates(one, self.classes)
+        candidates = one.candidates or one.as_candidates(self.classes)
         indices = [wanted.index] if wanted.index is not None else self._list_named(candidates.logits.shape[1])
         best, overlap = None, 0.0
         for index in indices:
@@ -193,23 +130,13 @@ class BoxPredictions:
             classes = self._list_probabilities(row, at)
         else:
             score, rivals = self._score_candidate(candidates, at, index)
-            classes = self._find_probabilities(candidates, at)
-            sure = self._find_probability(candidates, at, index) if sure is None else sure
+            classes = candidates.find_probabilities(at)
+            sure = candidates.find_probability(at, index) if sure is None else sure
         fate = "is found" if returned and sure is not None and sure >= self.min_score else "was dropped"
         x0, y0, x1, y1 = candidates.boxes_of_class(index)[at].detach().float().tolist()
         note = f"explained is what the model considered at the true box {wanted.number} (IoU {overlap:.2f}); it {fate}"
         box = (x0, y0, x1, y1)
         return Target(index, score, sure, wanted.number, box, rivals=rivals, note=note, box_probabilities=classes)
-
-    def _find_probabilities(self, candidates: Candidates, at: int) -> Tensor:
-        """Return the probability of every class for a candidate, ``(classes,)``."""
-        logits = candidates.logits[at].detach()
-        return logits.sigmoid() if (candidates.activation or self.activation) == "sigmoid" else logits.softmax(0)
-
-    def _find_probability(self, candidates: Candidates, at: int, index: int) -> float:
-        own = self._find_probabilities(candidates, at)
-        objectness = 1.0 if candidates.objectness is None else candidates.objectness[at].detach().sigmoid()
-        return float(own[index] * objectness)
 
     def _list_named(self, columns: int) -> list[int]:
         """Return the classes that can be explained, of so many columns of logits."""
@@ -255,15 +182,9 @@ class BoxPredictions:
         """Return the probability of every class for a box found; without candidates 1 for its class alone."""
         one = self.detections[row]
         if one.candidates is not None:
-            return self._find_probabilities(one.candidates, int(one.candidates.kept[at]))
+            return one.candidates.find_probabilities(int(one.candidates.kept[at]))
         count = max(self.classes or 0, int(one.labels.max()) + 1)
         return F.one_hot(one.labels[at], count).to(one.boxes)
-
-    def _list_kept(self, row: int) -> list[int]:
-        """Return the indices of the image's boxes, best first."""
-        scores = self.detections[row].scores.detach()
-        order = scores.sort(descending=True, stable=True).indices.tolist()
-        return [at for at in order if float(scores[at]) >= self.min_score]
 
     def _make_target(self, row: int, at: int, number: int) -> Target:
         one = self.detections[row]
@@ -288,63 +209,8 @@ class BoxPredictions:
         able = self._list_named(len(logits))
         named[able] = logits[able].detach()
         rivals = self.score.find_rivals(named, index)
-        number = self.score(logits, index, rivals, candidates.activation or self.activation)
+        number = self.score(logits, index, rivals, candidates.activation)
         if candidates.objectness is not None and self.score.name in WITH_OBJECTNESS:
             number = WITH_OBJECTNESS[self.score.name](self.score.sign * number, candidates.objectness[at])
             number = self.score.sign * number
         return number, rivals
-
-
-def _as_candidates(one: Detections, classes: int | None) -> Candidates:
-    """Return the boxes found as their own candidates, each with a score of its own class alone."""
-    count = max(classes or 0, int(one.labels.max()) + 1 if len(one.labels) else 0)
-    scores = torch.full((len(one.labels), count), NO_SCORE, dtype=one.scores.dtype, device=one.scores.device)
-    scores.scatter_(1, one.labels[:, None], one.scores.detach()[:, None])
-    return Candidates(one.boxes, scores, torch.arange(len(one.labels), device=one.scores.device))
-
-
-# ---- reading
-
-
-def read_detections(output: Any, images: int) -> Sequence[Detections]:
-    """Read the boxes of each image, as the module says.
-
-    Raises:
-        RequestError: the output does not hold them, or its candidates do not go with its boxes.
-    """
-    good = isinstance(output, list | tuple) and len(output) == images
-    if not good or not all(isinstance(one, Mapping) and {"boxes", "labels", "scores"} <= one.keys() for one in output):
-        raise RequestError(
-            f"the model does not return boxes, labels and scores for each of {images} image(s)",
-            list_tensors(list(named_tensors(output))),
-        )
-    return [
-        Detections(one["boxes"], one["labels"], one["scores"], _read_candidates(one.get("candidates"), one["boxes"]))
-        for one in output
-    ]
-
-
-def _read_candidates(given: Any, boxes: Tensor) -> Candidates | None:
-    if given is None:
-        return None
-    if not isinstance(given, Mapping) or not {"boxes", "logits", "kept"} <= given.keys():
-        raise RequestError(
-            "the model's candidates are not a mapping of boxes, logits and kept",
-            list_tensors(list(named_tensors(given))),
-        )
-    found = Candidates(given["boxes"], given["logits"], given["kept"], given.get("objectness"), given.get("activation"))
-    count, classes = found.logits.shape if found.logits.ndim == 2 else (-1, -1)
-    forms: dict[str, list[tuple[int, ...]]] = {
-        "boxes": [(count, 4), (count, classes, 4)],
-        "kept": [(len(boxes),)],
-        "objectness": [(count,)],
-    }
-    tensors = {"boxes": found.boxes, "kept": found.kept, "objectness": found.objectness}
-    wrong = [name for name, one in tensors.items() if one is not None and tuple(one.shape) not in forms[name]]
-    if wrong or (len(boxes) and not 0 <= int(found.kept.min()) <= int(found.kept.max()) < count):
-        raise RequestError(
-            f"the {wrong[0] if wrong else 'kept'} of the model's candidates do not fit {len(boxes)} boxes that were "
-            "kept: logits (k, classes), boxes (k, 4) or (k, classes, 4), objectness (k,), kept (m,) from 0 to k - 1",
-            list_tensors(list(named_tensors(given))),
-        )
-    return found

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from camcli.base.deprecated import accept_old_arguments, with_old_names
+from camcli.targets.readers.candidates import read_detections
 from camcli.targets.readers.classification import ClassPredictions, GroupPredictions, SimilarityPredictions
-from camcli.targets.readers.detection import BoxPredictions, read_detections
+from camcli.targets.readers.detection import BoxPredictions
 from camcli.targets.readers.find import find_scores, get_path, pool_features
 from camcli.targets.readers.segmentation import PixelPredictions, resize_masks
 from camcli.targets.target import LOGIT
@@ -31,7 +32,7 @@ class OutputSpec:
 
     Attributes:
         task: ``classify``: one score for each class. ``segment``: one for each class and pixel. ``detect``: boxes, each
-            with its class and score (see :mod:`camcli.targets.readers.detection`). ``features``:
+            with its class and score (see :mod:`camcli.targets.readers.candidates`). ``features``:
             channels over cells, perhaps not pooled; a channel's score is its mean over them (see
             :func:`camcli.targets.readers.find.pool_features`).
         path: path of the scores in the output, such as ``logits``, ``0`` or ``aux.0``; empty for the rule of
@@ -140,8 +141,8 @@ class OutputSpec:
             RequestError: there are no scores in the output, or several tensors could be the scores.
         """
         if self.task == "detect":
-            found_boxes = read_detections(get_path(output, self.path), images)
-            return BoxPredictions(found_boxes, names, self.min_score, activation, self.score)
+            found_boxes = read_detections(get_path(output, self.path), images, activation)
+            return BoxPredictions(found_boxes, names, self.min_score, self.score)
         width = len(names) if self.references is None else self.references.shape[1]
         if self.task == "segment":
             found = find_scores(output, images, width, self.path, self.task, self.group)
