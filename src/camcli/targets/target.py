@@ -92,6 +92,7 @@ class Target:
         probability: probability of the class; None if the model returns none.
         box_number: number of the box in the image, 1 for the best; 0 if the target is not a box.
         box: x0, y0, x1, y1 of the box in pixels of the model's input.
+        true_box: the true box that the box stands for, if a file of them is explained.
         box_probabilities: of every class for the box, ``(classes,)``, which boxes in changed images are compared with.
         region_mask: the pixels that a score of each pixel is summed over, ``(h, w)``.
         rivals: the classes that the class is compared with.
@@ -113,6 +114,7 @@ class Target:
     note: str = ""
     is_layer_channel: bool = False
     box_probabilities: Tensor | None = None
+    true_box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)

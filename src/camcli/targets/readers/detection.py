@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +136,8 @@ class BoxPredictions:
         x0, y0, x1, y1 = candidates.boxes_of_class(index)[at].detach().float().tolist()
         note = f"explained is what the model considered at the true box {wanted.number} (IoU {overlap:.2f}); it {fate}"
         box = (x0, y0, x1, y1)
-        return Target(index, score, sure, wanted.number, box, rivals=rivals, note=note, box_probabilities=classes)
+        found_at = Target(index, score, sure, wanted.number, box, rivals=rivals, note=note, box_probabilities=classes)
+        return replace(found_at, true_box=wanted.truth)
 
     def _list_named(self, columns: int) -> list[int]:
         """Return the classes that can be explained, of so many columns of logits."""
