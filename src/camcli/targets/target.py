@@ -36,6 +36,7 @@ class Score:
         has_rivals: True if the class is compared with rivals.
         fixed_rivals: the rivals; empty for the strongest other class of each image.
         cosine_scaling: scale and bias between cosines and scores, if the function takes cosines; else None.
+        of_box: True if the function takes the corners of a detector's box ``(4,)`` in place of scores.
         sign: -1 to explain what lowers the score (Selvaraju 2017, sec. 3.3: counterfactual explanations).
     """
 
@@ -46,6 +47,7 @@ class Score:
     fixed_rivals: tuple[int, ...] = ()
     cosine_scaling: tuple[float, float] | None = None
     sign: Literal[1, -1] = 1
+    of_box: bool = False
 
     @property
     def is_plain_logit(self) -> bool:
