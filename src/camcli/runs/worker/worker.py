@@ -151,16 +151,19 @@ class Worker:
         check_layer_channels(job, self.explainer)
         check_targets(job, self.target_rule, self.explainer, pictures)
         check_prompts(self.prompts, self.explainer, pictures)
-        explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
-        self.notes = [*network.notes, *resolved.notes, *explainer_notes]
-        self.notes += self.true_boxes.notes if self.true_boxes else []
-        self.notes += note_precision(job.precision, device)
+        self.notes = [*self._list_notes(resolved), *note_precision(job.precision, device)]
         self._notes_lock, self.decoding_notes = Lock(), set[str]()
         self._is_compiled, self._trial_seconds = False, trial_seconds
         self.compile_for(total or 0)
         self.notes += _note_uneven(self.explainer, network.preprocess.size)
         self._first_notes = tuple(self.notes)
         self.score_description = _describe_score(job, self.explainer)
+
+    def _list_notes(self, resolved: ResolvedJob) -> list[str]:
+        """Return the notes of the network, of the job, of the explainers and of the true boxes."""
+        explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
+        true_boxes = self.true_boxes.notes if self.true_boxes else []
+        return [*resolved.network.notes, *resolved.notes, *explainer_notes, *true_boxes]
 
     def for_job(self, job: Job) -> Worker:
         """Return a worker for other images of the same job, with this one's network; of its notes those that stand."""
