@@ -38,7 +38,7 @@ OPTIONS = ("rise.samples=1000",)
 # Tens of thousands of forwards: days, for so many maps, on a processor.
 TOO_COSTLY = ("ss-cam", "is-cam")
 # Maps of concepts and channels, which do not explain a class's score, and a baseline that the controls have.
-NO_CLASS = ("dff", "random", "activation")
+NO_CLASS = ("dff", "pca", "kmeans", "random", "activation")
 BATCH, ROUNDS = 8, 3
 # Name, among the controls that a method does not beat, of one that does know the model.
 BLURRED_COPY = "its blurred copy"

@@ -30,7 +30,7 @@ def test_methods_are_listed_with_their_papers() -> None:
     assert [(row[0], row[1], row[2]) for row in rows[:3]] == [
         ("gradcam", "layer", "1 forward, 1 backward to the layer"),
         ("hirescam", "layer", "1 forward, 1 backward to the layer"),
-        ("guided-backprop", "input", "1 forward, 1 backward to the input"),
+        ("odam", "layer", "1 forward, 1 backward to the layer for each box"),
     ]
     one = do("methods", "guided-backprop")
     assert one.stdout.startswith("guided-backprop\tinput\t")

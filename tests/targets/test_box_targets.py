@@ -92,6 +92,7 @@ def test_a_missed_object_is_explained_by_what_was_considered_there(scene):
     missed, half, nowhere = outcomes(true_boxes="boxes.csv")
     # The upper left quarter of the input is an image from 16 rows above it on.
     assert (missed.label, missed.number, missed.box) == ("blue", 1, (0, 0, 32, 16))
+    assert missed.true_box == (0, 0, 32, 16)  # the part of it in the image
     assert missed.score == pytest.approx(0.1)
     assert missed.probability == pytest.approx(1 / (1 + np.exp(-0.1)))
     assert "IoU 1.00" in missed.notes[0]

@@ -45,7 +45,8 @@ FOREIGN_FORMATS = {
 HEADER_BYTES = 512
 NO_GRADIENT_HINT = (
     "camcli explains PyTorch models, since maps need gradients: use the model that it was exported from, -m NAME "
-    "--weights FILE; or one converted to PyTorch, returned by a function of yours: -m my_model.py:make"
+    "--weights FILE; or one converted to PyTorch, returned by a function of yours: -m my_model.py:make "
+    "(docs/models.md has examples)"
 )
 FETCH_HINT = "download the file itself"
 TORCHSCRIPT_HINT = (

@@ -69,6 +69,7 @@ class Explanation:
         notes: remarks that help to read the map.
         number: number of the image's box that is explained, the best being 1; 0 if none is.
         box: its x0, y0, x1, y1, in pixels of the image (of the model's input, if there is no image).
+        true_box: the true box that it stands for, in the same pixels, if a file of true boxes is explained.
         concepts: one for each entry of the map's first dimension, if the method finds concepts.
         versus: the classes that the class is compared with, if the score is a margin.
         channel: the channel of the layer or of the backbone that is shown; None for a class's whole map.
@@ -94,6 +95,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
     number: int = 0
     box: tuple[float, float, float, float] | None = None
+    true_box: tuple[float, float, float, float] | None = None
     concepts: tuple[Concept, ...] = ()
     versus: str = ""
     channel: int | None = None

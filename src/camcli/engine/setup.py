@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -267,10 +267,16 @@ def make_score(
             f"{network.name if network else 'this model'} compares images with no prompts",
             "leave it out, or choose a model of open_clip with --text, or give prompts and a text tower: --text-tower",
         )
+    if row.of_box and (network is None or network.output_spec.task != "detect"):
+        raise RequestError(
+            f"the score {name!r} is an edge of a box, and {network.name if network else 'this model'} finds none",
+            "leave it out, or choose a detector",
+        )
     noun = network.labels.noun if network else "class"
     words = "" if name == "logit" else row.describe(noun, activation)
     if versus:
         named = " and ".join(dict.fromkeys(network.labels.short(one) if network else str(one) for one in versus))
         words = f"{noun} {name} over {named}"
     cosine = network.cosine if network and row.is_cosine else None
-    return Score(name, SCORES.load(name), words, row.has_rivals, tuple(versus), cosine, -1 if counterfactual else 1)
+    sign: Literal[1, -1] = -1 if counterfactual else 1
+    return Score(name, SCORES.load(name), words, row.has_rivals, tuple(versus), cosine, sign, row.of_box)

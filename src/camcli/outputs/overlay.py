@@ -8,6 +8,7 @@ from camcli.images.source import Picture
 from camcli.images.view import is_fine
 from camcli.outputs import draw, encode
 from camcli.outputs.banner import stamp_untrained
+from camcli.outputs.explained_box import draw_explained_box
 from camcli.outputs.style import Style, draw_concepts, to_unit_range
 
 
@@ -25,7 +26,8 @@ def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UI
     """Draw the map over the image; see :func:`camcli.outputs.draw.blend`.
 
     A map as fine as the input is smoothed first; see :func:`camcli.outputs.style.to_unit_range`. Of concepts each place
-    has the colour of the strongest.
+    has the colour of the strongest. A detector's box is drawn too; see
+    :func:`camcli.outputs.explained_box.draw_explained_box`.
     """
     view = picture.view
     if explanation.concepts:
@@ -37,4 +39,5 @@ def draw_overlay(picture: Picture, explanation: Explanation, style: Style) -> UI
         blended = draw.blend(picture.pixels, heat, style, fine=fine)
     if style.outside == "dim":
         draw.frame(blended, view)
+    blended = draw_explained_box(blended, explanation, view.picture)
     return stamp_untrained(blended) if style.untrained else blended

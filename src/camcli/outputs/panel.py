@@ -16,6 +16,7 @@ from camcli.images.view import View, is_fine
 from camcli.outputs import draw, encode, style
 from camcli.outputs.banner import stamp_untrained
 from camcli.outputs.draw import apply_colormap
+from camcli.outputs.explained_box import draw_explained_box
 from camcli.outputs.font import load_font, measure_text
 from camcli.outputs.page import Page
 from camcli.outputs.style import (
@@ -29,6 +30,7 @@ from camcli.outputs.style import (
     to_unit_range,
 )
 from camcli.targets import SIMILARITY_LABEL
+from camcli.targets.target import Box
 
 TILE_HEIGHT, MAX_TILE_WIDTH = 448, 896
 # Of a strip with a greater aspect ratio only the part around the model's view is shown; a side of fewer pixels at the
@@ -96,6 +98,7 @@ def panel_pdf(picture: Picture, explanation: Explanation, style: Style) -> bytes
 
 def _compose(picture: Picture, explanation: Explanation, style: Style) -> Page:
     shown = crop_around_view(picture)
+    explanation = _move_boxes(explanation, picture.view.box, shown.view.box)
     tiles = list(draw_tiles(shown, explanation, style))
     by = _find_page_scale(shown, style)
     width = max(MIN_WIDTH, math.ceil(sum(tile.pixels.shape[1] / by + GAP for tile in tiles)) - GAP) + 2 * MARGIN
@@ -127,6 +130,19 @@ def crop_around_view(picture: Picture) -> Picture:
     box = (x0 - left, y0 - top, x1 - left, y1 - top)
     view = replace(picture.view, picture=(bottom - top, right - left), box=box)
     return replace(picture, pixels=picture.pixels[top:bottom, left:right], view=view)
+
+
+def _move_boxes(explanation: Explanation, whole: Box, shown: Box) -> Explanation:
+    """Return the explanation with its boxes in pixels of what is shown of the image, by the model's view in both."""
+    if explanation.box is None or whole == shown:
+        return explanation
+    by = (whole[0] - shown[0], whole[1] - shown[1]) * 2
+    moved = {
+        name: tuple(edge - offset for edge, offset in zip(box, by, strict=True))
+        for name in ("box", "true_box")
+        if (box := getattr(explanation, name)) is not None
+    }
+    return replace(explanation, **moved)
 
 
 def _fit_window(low: float, high: float, length: int, longest: int) -> tuple[int, int]:
@@ -162,29 +178,14 @@ def draw_tiles(picture: Picture, explanation: Explanation, style: Style) -> Iter
     fine = is_fine(explanation.map, view)
     heat = view.enlarge(to_unit_range(explanation.map, style, fine))
     over = view.enlarge(to_unit_range(explanation.map, style, fine, smooth=True)) if fine else heat
-    yield _PanelTile("image", _draw_box(pixels, picture, explanation, by), picture.info)
+    size = picture.view.picture
+    yield _PanelTile("image", draw_explained_box(pixels, explanation, size, round(by)), picture.info)
     yield _PanelTile("heatmap", finish(draw.apply_colormap(heat, style.colormap, outside)))
-    drawn = _draw_box(draw.blend(pixels, over, style, fine=fine), picture, explanation, by)
+    drawn = draw_explained_box(draw.blend(pixels, over, style, fine=fine), explanation, size, round(by))
     yield _PanelTile("overlay, smoothed" if fine else "overlay", finish(drawn), picture.info)
     if explanation.map.ndim == 3:
         gradient = np.stack([view.enlarge(channel) for channel in explanation.map])
         yield _PanelTile("signed gradient, on its own scale", finish(draw.draw_gradient(gradient, outside)))
-
-
-def _draw_box(
-    pixels: UInt8[np.ndarray, "h w 3"], picture: Picture, explanation: Explanation, scale: float
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Draw the explained box, if there is one, in white between black lines to be visible on any image."""
-    if explanation.box is None:
-        return pixels
-    down, across = (drawn / own for drawn, own in zip(pixels.shape[:2], picture.pixels.shape[:2], strict=True))
-    x0, y0, x1, y1 = (round(edge * by) for edge, by in zip(explanation.box, (across, down) * 2, strict=True))
-    image = Image.fromarray(pixels)
-    draw, line = ImageDraw.Draw(image), round(scale)
-    for inset, colour in ((0, "black"), (line, "white"), (2 * line, "white"), (3 * line, "black")):
-        if x0 + inset <= x1 - 1 - inset and y0 + inset <= y1 - 1 - inset:
-            draw.rectangle((x0 + inset, y0 + inset, x1 - 1 - inset, y1 - 1 - inset), outline=colour, width=line)
-    return np.array(image)
 
 
 def _find_tile_size(shape: tuple[int, ...], size: int = 0) -> tuple[int, int]:
@@ -260,6 +261,7 @@ def footing(picture: Picture, shown: Picture, explanation: Explanation, style: S
     """Return the lines below the scale: how the map was made, its notes, and what is not shown as it is."""
     made = f"{f'{style.model}, ' if style.model else ''}{explanation.method} at {explanation.layer or 'the input'}"
     words = [f"{made}: {picture.source.name}", *explanation.notes]
+    words += ["dashed: the true box"] if explanation.true_box else []
     words += _describe_proportions(picture.view.picture, shown.view.picture, style.panel_size)
     if not shown.view.sees_whole_picture:
         words.append(OUTSIDE_WORDS[style.outside])

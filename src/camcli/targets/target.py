@@ -36,6 +36,7 @@ class Score:
         has_rivals: True if the class is compared with rivals.
         fixed_rivals: the rivals; empty for the strongest other class of each image.
         cosine_scaling: scale and bias between cosines and scores, if the function takes cosines; else None.
+        of_box: True if the function takes the corners of a detector's box ``(4,)`` in place of scores.
         sign: -1 to explain what lowers the score (Selvaraju 2017, sec. 3.3: counterfactual explanations).
     """
 
@@ -46,6 +47,7 @@ class Score:
     fixed_rivals: tuple[int, ...] = ()
     cosine_scaling: tuple[float, float] | None = None
     sign: Literal[1, -1] = 1
+    of_box: bool = False
 
     @property
     def is_plain_logit(self) -> bool:
@@ -92,6 +94,7 @@ class Target:
         probability: probability of the class; None if the model returns none.
         box_number: number of the box in the image, 1 for the best; 0 if the target is not a box.
         box: x0, y0, x1, y1 of the box in pixels of the model's input.
+        true_box: the true box that the box stands for, if a file of them is explained.
         box_probabilities: of every class for the box, ``(classes,)``, which boxes in changed images are compared with.
         region_mask: the pixels that a score of each pixel is summed over, ``(h, w)``.
         rivals: the classes that the class is compared with.
@@ -113,6 +116,7 @@ class Target:
     note: str = ""
     is_layer_channel: bool = False
     box_probabilities: Tensor | None = None
+    true_box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ CHANGED = {
     "backward": "libra",
     "target": ("top:2",),
     "targets": "targets.csv",
+    "true_boxes": "boxes.csv",
     "output": "logits",
     "region": "mask.png",
     "min_score": 0.25,
@@ -97,6 +98,7 @@ def files(here: Path) -> Path:
     for name in (
         "labels.txt",
         "targets.csv",
+        "boxes.csv",
         "weights.pth",
         "mask.png",
         "extras.csv",
@@ -269,10 +271,11 @@ def test_a_named_file_that_cannot_be_read_is_named(options: dict[str, str], name
     assert named in caught.value.message
 
 
-@pytest.mark.parametrize("left_out", ["target", "targets"])  # there cannot be both
-def test_a_job_survives_json(left_out: str) -> None:
+@pytest.mark.parametrize("kept", ["target", "targets", "true_boxes"])  # there cannot be two of them
+def test_a_job_survives_json(kept: str) -> None:
     # Neither can a shard be with a scale, or groups, of all images.
-    job = Job(**{name: value for name, value in CHANGED.items() if name not in (left_out, "shard")})
+    left_out = {"target", "targets", "true_boxes", "shard"} - {kept}
+    job = Job(**{name: value for name, value in CHANGED.items() if name not in left_out})
     read = json.loads(json.dumps(job.as_dict()))
     assert Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}) == job
     assert set(read) == set(CHANGED)

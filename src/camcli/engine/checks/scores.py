@@ -110,17 +110,37 @@ def check_box_scores(setup: Setup, predictions: Predictions) -> None:
     """Find out whether a detector's boxes have logits, and check that they have the score that is explained.
 
     Raises:
-        RequestError: they have a single score as returned, since their candidates are unknown.
+        RequestError: they have a single score as returned, since their candidates are unknown; or an edge is
+            explained, and the boxes have no gradient.
     """
     score = setup.output_spec.score
     if not isinstance(predictions, BoxPredictions):
         return
     setup.output_spec = replace(setup.output_spec, has_candidates=predictions.has_candidates)
-    if score.name != "logit" and not predictions.has_candidates:
+    if score.of_box:
+        _check_corners(predictions)
+    elif score.name != "logit" and not predictions.has_candidates:
         raise RequestError(
             f"a box has a single score here, as the model returns it: there is no {score.name} of it",
             "leave --score out, or let the model return its candidates: docs/detection.md",
         )
+
+
+def _check_corners(predictions: BoxPredictions) -> None:
+    """Check that boxes are in the graph, if there is one.
+
+    Raises:
+        RequestError: only their scores are.
+    """
+    for one in predictions.detections:
+        corners, scores = one.boxes, one.scores
+        if one.candidates is not None:
+            corners, scores = one.candidates.boxes, one.candidates.logits
+        if scores.requires_grad and not corners.requires_grad:
+            raise RequestError(
+                "the model gives its boxes without a gradient, so an edge of a box cannot be explained",
+                "leave --score out; a detector of your own can return boxes in the graph: docs/detection.md",
+            )
 
 
 def read_as_two_sided(setup: Setup, classes: int | None) -> bool:

@@ -141,6 +141,7 @@ def to_result(
         ),
         number=target.box_number,
         box=target.box,
+        true_box=target.true_box,
         versus="" if alone else ", ".join(setup.label(rival) for rival in target.rivals),
         channel=channel,
         weight=maps.weights[position] if maps.weights else None,

@@ -188,6 +188,7 @@ class Writer:
             predicted_label=explanation.predicted_label,
             number=explanation.number,
             box=explanation.box,
+            true_box=explanation.true_box,
             layer=explanation.layer,
             method=explanation.method,
             concepts=explanation.concepts,

@@ -64,6 +64,7 @@ class Outcome(ImageLine):
             one score for each of several classes.
         number, box: which of the image's boxes, the best being 1, and its x0, y0, x1, y1 in pixels of the upright
             image; 0 and None if none is explained.
+        true_box: the true box of ``--boxes`` that it stands for, in the same pixels; None without.
         layer, method: what made the map; several layers, if they were fused, joined by ``+``.
         concepts: the concepts of the image, in the order of the map's first dimension.
         versus: classes that the class is compared with, if the score is a margin.
@@ -90,6 +91,7 @@ class Outcome(ImageLine):
     predicted_label: str | None = None
     number: int = 0
     box: tuple[float, float, float, float] | None = None
+    true_box: tuple[float, float, float, float] | None = None
     layer: str | None = None
     method: str | None = None
     concepts: tuple[Concept, ...] = ()

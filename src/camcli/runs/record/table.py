@@ -112,6 +112,7 @@ def _make_schema() -> Any:
         "predicted_label": text,
         "number": pa.int64(),
         "box": pa.list_(number),
+        "true_box": pa.list_(number),
         **dict.fromkeys(("layer", "method", "concepts", "versus"), text),
         "channel": pa.int64(),
         **dict.fromkeys(("weight", "low", "high", "strongest"), number),

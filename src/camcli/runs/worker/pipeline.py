@@ -176,7 +176,7 @@ def _explain_batch(
     for note in explainer.notes:
         worker.note(note)
     for item, results in zip(ready, results_by_item, strict=True):
-        item.results = [_add_notes(_move_box_to_picture(result, item.picture), item.notes) for result in results]
+        item.results = [_add_notes(_move_boxes_to_picture(result, item.picture), item.notes) for result in results]
     measure(explainer, ready)
     taken = time.perf_counter() - began
     timing.add("compute", taken)
@@ -297,11 +297,12 @@ def _batch_or_pause(batch: Sequence[Item]) -> Sequence[Item | None]:
     return batch or [None]
 
 
-def _move_box_to_picture(result: Result, picture: Picture | None) -> Result:
-    """Return a result with its box in pixels of the image."""
+def _move_boxes_to_picture(result: Result, picture: Picture | None) -> Result:
+    """Return a result with its boxes in pixels of the image."""
     if isinstance(result, PictureError) or result.box is None or picture is None:
         return result
-    return replace(result, box=box_to_picture(picture.view, result.box))
+    move, truth = partial(box_to_picture, picture.view), result.true_box
+    return replace(result, box=move(result.box), true_box=None if truth is None else move(truth))
 
 
 def _add_notes(result: Result, notes: tuple[str, ...]) -> Result:

@@ -158,6 +158,12 @@ class Worker:
         self._first_notes = tuple(self.notes)
         self.score_description = _describe_score(job, self.explainer)
 
+    def _list_notes(self, resolved: ResolvedJob) -> list[str]:
+        """Return the notes of the network, of the job, of the explainers and of the true boxes."""
+        explainer_notes = dict.fromkeys(note for explainer in self.explainers for note in explainer.notes)
+        true_boxes = self.true_boxes.notes if self.true_boxes else []
+        return [*resolved.network.notes, *resolved.notes, *explainer_notes, *true_boxes]
+
     def for_job(self, job: Job) -> Worker:
         """Return a worker for other images of the same job, with this one's network; of its notes those that stand."""
         other = copy(self)

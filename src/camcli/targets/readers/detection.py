@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -126,7 +126,7 @@ class BoxPredictions:
         returned = [n for n, kept in enumerate(candidates.kept.tolist()) if kept == at and one.labels[n] == index]
         sure = float(one.scores[returned[0]].detach()) if returned else None
         if one.candidates is None:  # each box is its own candidate
-            score, rivals = self._score_returned(one.scores[at])
+            score, rivals = self._score_returned(one, at)
             classes = self._list_probabilities(row, at)
         else:
             score, rivals = self._score_candidate(candidates, at, index)
@@ -136,7 +136,8 @@ class BoxPredictions:
         x0, y0, x1, y1 = candidates.boxes_of_class(index)[at].detach().float().tolist()
         note = f"explained is what the model considered at the true box {wanted.number} (IoU {overlap:.2f}); it {fate}"
         box = (x0, y0, x1, y1)
-        return Target(index, score, sure, wanted.number, box, rivals=rivals, note=note, box_probabilities=classes)
+        found_at = Target(index, score, sure, wanted.number, box, rivals=rivals, note=note, box_probabilities=classes)
+        return replace(found_at, true_box=wanted.truth)
 
     def _list_named(self, columns: int) -> list[int]:
         """Return the classes that can be explained, of so many columns of logits."""
@@ -192,18 +193,22 @@ class BoxPredictions:
         x0, y0, x1, y1 = one.boxes[at].detach().float().tolist()
         # Most detectors give probabilities; a score outside of 0 to 1 is not one.
         probability = float(returned.detach()) if probabilities.are_in_unit_range(returned[None]) else None
-        score, rivals = self._score_returned(returned)
+        score, rivals = self._score_returned(one, at)
         if one.candidates is not None:
             score, rivals = self._score_candidate(one.candidates, int(one.candidates.kept[at]), index)
         box, classes = (x0, y0, x1, y1), self._list_probabilities(row, at)
         return Target(index, score, probability, number, box, rivals=rivals, box_probabilities=classes)
 
-    def _score_returned(self, returned: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    def _score_returned(self, one: Detections, at: int) -> tuple[Tensor, tuple[int, ...]]:
         """Return the explained number of a box without candidates, which is compared with no class."""
-        return self.score.sign * returned, ()
+        if self.score.of_box:
+            return self.score(one.boxes[at], int(one.labels[at]), (), "none"), ()
+        return self.score.sign * one.scores[at], ()
 
     def _score_candidate(self, candidates: Candidates, at: int, index: int) -> tuple[Tensor, tuple[int, ...]]:
         """Return the explained number of a candidate as a box of a class, and the classes that it is compared with."""
+        if self.score.of_box:
+            return self.score(candidates.boxes_of_class(index)[at], index, (), candidates.activation), ()
         logits = candidates.logits[at]
         named = torch.full_like(logits, NO_SCORE)
         able = self._list_named(len(logits))
