@@ -108,6 +108,7 @@ TARGETS = [
     later("explain -m tiny.py:make -t top:0 a.png", "is not a number of classes", "from 1 to 3"),
     at_once("explain --region gone.png a.png", "there is no file 'gone.png'", "--region"),
     at_once("explain --targets gone.csv a.png", "there is no file 'gone.csv'", "--targets"),
+    at_once("explain --boxes gone.csv a.png", "there is no file 'gone.csv', which --boxes names"),
     later("explain -m tiny.py:make --targets titles.csv a.png", "no class 'group'", "columns image and target"),
     later("explain -m tiny.py:make --targets wide.csv a.png", "line 2: 3 cells under 2 titles"),
     later("explain -m tiny.py:make --targets utf16.csv a.png", "not UTF-8", "it is UTF-16"),

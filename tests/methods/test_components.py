@@ -146,6 +146,9 @@ def test_what_is_refused():
         kmeans(flat, None, None, segments=10)
     with pytest.raises(RequestError, match="1 segments of 9 cells"):
         kmeans(flat, None, None, segments=1)
+    for segments, iterations in ((0, 100), (10, 100), (3, 0)):
+        with pytest.raises(RequestError, match=f"{segments} segments of 9 cells, in {iterations} iterations"):
+            kmeans_centres([drawn(9, 4)], segments=segments, iterations=iterations)
     # An image by itself fails by itself: its map is zero.
     assert not pca(flat, None, over="picture").maps.any()
     assert not kmeans(flat, None, None, over="picture").maps.any()

@@ -300,7 +300,9 @@ def kmeans_centres(
     iterations: int = 100,
 ) -> Float[Tensor, "k c+1"]:
     """Centres of the cells of many images: those of :func:`kmeans` at ``over=set``."""
-    return fit_clusters(cells, segments, iterations, center == "picture")
+    images = list(cells)
+    _check_segments(segments, sum(map(len, images)), iterations)
+    return fit_clusters(images, segments, iterations, center == "picture")
 
 
 def kmeans(
@@ -336,12 +338,7 @@ def kmeans(
         iterations: greatest number of updates; they end sooner where no cell changes its segment.
     """
     rows = _prepare_rows(act, center)
-    if not 2 <= segments <= rows.shape[1] or iterations < 1 or classes < 0:
-        raise RequestError(
-            f"{segments} segments of {rows.shape[1]} cells, in {iterations} iterations and with {classes} classes, "
-            "cannot be found",
-            f"choose 2 to {rows.shape[1]} segments, 1 or more iterations, and 0 or more classes",
-        )
+    _check_segments(segments, rows.shape[1], iterations, classes)
     if over == "set" and basis is not None:
         bases = basis.to(rows).expand(len(act), -1, -1)
     else:
@@ -368,3 +365,12 @@ def _check_counts(concepts: int, iterations: int, channels: int, places: int, wo
         )
     if iterations < 1:
         raise RequestError(f"{iterations} iterations are too few", "choose 1 or more")
+
+
+def _check_segments(segments: int, cells: int, iterations: int, classes: int = 0) -> None:
+    if not 2 <= segments <= cells or iterations < 1 or classes < 0:
+        raise RequestError(
+            f"{segments} segments of {cells} cells, in {iterations} iterations and with {classes} classes, "
+            "cannot be found",
+            f"choose 2 to {cells} segments, 1 or more iterations, and 0 or more classes",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +23,7 @@ from camcli.outputs import COLORMAPS
 from camcli.runs.job.content import FILE_OPTIONS
 from camcli.runs.job.folder_name import find_parent
 from camcli.runs.job.job import Job
+from camcli.runs.job.option import get_option
 from camcli.runs.job.shard import Shard, parse_shard
 from camcli.runs.store.store import Store
 
@@ -92,11 +93,13 @@ def check_early(job: Job) -> None:
 def _check_files(job: Job) -> None:
     if job.root and not Path(job.root).is_dir():
         raise RequestError(f"there is no folder {job.root!r}, which --root names", suggest_path(job.root))
+    options = {one.name: get_option(one) for one in fields(job)}
     for name in FILE_OPTIONS:
-        given = getattr(job, name)
+        given, option = getattr(job, name), options[name]
         is_file = given and given != RANDOM_WEIGHTS and not (name == "region" and given.count(",") == 3)
         if is_file and not Path(given).exists():
-            raise RequestError(f"there is no file {given!r}, which --{name} names", suggest_path(given))
+            flag = option.find_flag(name) if option else name
+            raise RequestError(f"there is no file {given!r}, which {flag} names", suggest_path(given))
 
 
 def check_and_count(job: Job, unread: SkippedFiles) -> int | None:
