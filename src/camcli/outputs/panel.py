@@ -136,13 +136,13 @@ def _move_boxes(explanation: Explanation, whole: Box, shown: Box) -> Explanation
     """Return the explanation with its boxes in pixels of what is shown of the image, by the model's view in both."""
     if explanation.box is None or whole == shown:
         return explanation
-    by = (whole[0] - shown[0], whole[1] - shown[1]) * 2
-    moved = {
-        name: tuple(edge - offset for edge, offset in zip(box, by, strict=True))
-        for name in ("box", "true_box")
-        if (box := getattr(explanation, name)) is not None
-    }
-    return replace(explanation, **moved)
+    across, down = whole[0] - shown[0], whole[1] - shown[1]
+
+    def move(box: Box) -> Box:
+        return box[0] - across, box[1] - down, box[2] - across, box[3] - down
+
+    truth = explanation.true_box
+    return replace(explanation, box=move(explanation.box), true_box=None if truth is None else move(truth))
 
 
 def _fit_window(low: float, high: float, length: int, longest: int) -> tuple[int, int]:
