@@ -115,12 +115,6 @@ class Labels:
             return self._find_name(word)
         return self._find_number(word)
 
-    def names_by_part(self, word: str) -> bool:
-        """Return whether the class that a word names has it only as a part of its name."""
-        kind, _, rest = word.partition(":")
-        is_number = _is_number(word) or (kind == "index" and _is_number(rest))
-        return not is_number and find_whole_name(self, rest if kind == "name" and rest else word) is None
-
     def _find_number(self, word: str) -> int:
         """Return the index ``word``, unless the number is another class's name, as with folders ``0, 1, 10, 2``."""
         others = [
@@ -226,6 +220,13 @@ def find_whole_name(labels: Labels, word: str) -> int | None:
     """Find the only class that has the word as its WordNet id, name, or a whole synonym; None if there is none."""
     meant = {*_match_wordnet(labels, word.casefold()), *_match_exactly(labels, normalize_name(word))}
     return meant.pop() if len(meant) == 1 else None
+
+
+def is_part_of_name(labels: Labels, word: str) -> bool:
+    """Return whether the class that a word names has it only as a part of its name."""
+    kind, _, rest = word.partition(":")
+    is_number = _is_number(word) or (kind == "index" and _is_number(rest))
+    return not is_number and find_whole_name(labels, rest if kind == "name" and rest else word) is None
 
 
 def read(path: Path) -> Labels:

@@ -13,7 +13,7 @@ from camcli.images.manifest import Manifest
 from camcli.images.manifest_rows import Column
 from camcli.images.tables import ToldClass
 from camcli.images.told import read_told_classes
-from camcli.targets.labels import Labels
+from camcli.targets.labels import Labels, is_part_of_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,7 @@ def of_folder(argument: str, network: Network) -> TargetRule:
             index = labels.find(folder)
         except RequestError as error:
             return PictureError(f"its folder {folder!r} names no class: {error.message}", error.hint)
-        if labels.names_by_part(folder):
+        if is_part_of_name(labels, folder):
             return PictureError(
                 f"its folder {folder!r} names no class: it is only a part of the name of {labels.entry(index)!r}",
                 "give the folder the whole name, or the index; or the images their classes in a table: --targets FILE",
