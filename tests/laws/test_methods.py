@@ -40,6 +40,7 @@ NOT_PROPORTIONAL: dict[str, str] = {
 WITHOUT_GRADIENT: dict[str, str] = {
     **dict.fromkeys([row.name for row in METHODS.rows if row.kind in ("activation", "concept")], NO_CLASS),
     **dict.fromkeys(["scorecam", "gscorecam", "ss-cam", "is-cam"], SOFTMAX + ", alike where all gain nothing"),
+    **dict.fromkeys(["recipro-cam", "sobol"], "of scores that are all alike it has no map"),
     "finer-cam": "the rivals have a gradient",
     "clip-surgery": "what the other prompts share is taken away",
     **dict.fromkeys(["rise", "maskclip"], "it sees the score, which is not zero"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.linalg import vector_norm
 
@@ -105,6 +105,11 @@ def assign(rows: Float[Tensor, "*n m c"], centres: Float[Tensor, "k c"]) -> Int[
     return (rows @ centres.T - centres.square().sum(1) / 2).argmax(-1)
 
 
+def find_members(nearest: Int[Tensor, "*n m"], count: int) -> Bool[Tensor, "*n m k"]:
+    """Return of which of ``count`` clusters each row is a member."""
+    return nearest[..., None] == torch.arange(count, device=nearest.device)
+
+
 def _start_centres(rows: Float[Tensor, "m c"], count: int) -> Float[Tensor, "k c"]:
     """Divide the cluster of greatest inertia at its mean along its first direction, until there are enough."""
     clusters = [rows]
@@ -135,13 +140,13 @@ def fit_clusters(
     nearest = assign(rows, centres)
     for _ in range(iterations):
         sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
-        sizes = nearest.bincount(minlength=segments)
+        sizes = find_members(nearest, segments).sum(0)
         # A cluster without cells stays where it is.
         centres = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centres)
         before, nearest = nearest, assign(rows, centres)
         if torch.equal(before, nearest):
             break
-    sizes = nearest.bincount(minlength=segments)
+    sizes = find_members(nearest, segments).sum(0)
     missed = (rows - centres[nearest]).square().sum()
     total = (rows - rows.mean(0)).square().sum()
     held = 1 - missed / total if total > 0 else torch.ones_like(total)

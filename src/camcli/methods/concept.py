@@ -11,7 +11,7 @@ from torch.linalg import vector_norm
 from camcli.base.deprecated import with_old_names
 from camcli.base.errors import RequestError
 from camcli.methods.activation import flatten_cells, scale_to_unit, top_eigenvectors, unflatten_cells
-from camcli.methods.components import COLOURS, assign, fit_clusters, fit_components
+from camcli.methods.components import COLOURS, assign, find_members, fit_clusters, fit_components
 
 # From variants of A to the scores of every class, one after the other.
 LogitsFromLayer = Callable[[Iterable[Tensor]], Iterator[Tensor]]
@@ -346,7 +346,7 @@ def kmeans(
         bases = _fit_each(lambda one: fit_clusters([one], segments, iterations, center == "picture"), rows, size)
     nearest = torch.stack([assign(one, centres) for one, centres in zip(rows, bases[..., :-1], strict=True)])
     kept = bases[:, 0, -1]
-    inside = torch.nn.functional.one_hot(nearest, segments).mT
+    inside = find_members(nearest, segments).mT.float()
     # Without a fit there are no segments.
     maps = unflatten_cells(torch.where(kept[:, None, None] == 0, 0, inside + 0 * kept[:, None, None]), act)
     raised = _no_classes(len(act), segments)

@@ -105,7 +105,7 @@ def test_what_other_concepts_drew_is_not_done_after_an_interruption(go: Go, pain
     assert [len(one) for one in go("in", **DFF)] == [0, 1, 1, 1]
     # Nor are images that are not named left with concepts of before.
     paint("in/d.png", GREEN)
-    with pytest.raises(RequestError, match=r"concepts are computed again, and 2 image\(s\) in 'out'") as caught:
+    with pytest.raises(RequestError, match=r"concepts are computed again, and 2 images in 'out'") as caught:
         go("in/a.png", "in/d.png", **DFF, overwrite=True)
     assert "name those images too" in caught.value.hint
 
