@@ -92,11 +92,8 @@ class Beside(nn.Module):
 
 
 FEATURES = torch.tensor([[1.0, 2.0], [0.5, -1.0], [2.0, 0.3]], dtype=torch.float64)
-OPTIONS = {
-    "rise": {"samples": 6},
-    "smoothgrad": {"samples": 3},
-    **dict.fromkeys(["dff", "pca", "kmeans"], {"over": "picture"}),
-}
+ALONE = {"over": "picture"}
+OPTIONS = {"rise": {"samples": 6}, "smoothgrad": {"samples": 3}, "dff": ALONE, "pca": ALONE, "kmeans": ALONE}
 TRIED = [
     row.name
     for row in METHODS.rows
