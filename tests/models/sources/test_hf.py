@@ -318,7 +318,7 @@ class TestRefusals:
     def test_models_that_do_not_classify(self, folder):
         config = json.loads((folder / "config.json").read_text())
         for name, reason in (
-            ("DetrForObjectDetection", "is a DetrForObjectDetection, which gives neither classes"),
+            ("VitMatteForImageMatting", "is a VitMatteForImageMatting, which gives neither classes"),
             ("BertForMaskedLM", "is a BertForMaskedLM"),
             ("TomorrowsForImageClassification", "has no TomorrowsForImageClassification"),
         ):

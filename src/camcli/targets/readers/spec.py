@@ -78,7 +78,7 @@ class OutputSpec:
     def _describe_default_score(self, activation: Activation, classes: int, region: bool, headless: bool) -> str:
         if self.task == "detect":
             what = f"class logit (before {activation})" if self.has_candidates else "score"
-            return f"the {what} of each box with a score of at least {self.min_score:g}, a map for each"
+            return f"the {what} of each box that is explained, a map for each"
         if self.task == "segment":
             where = "the region given" if region else "the pixels where the model predicts it"
             if activation == "probabilities":
