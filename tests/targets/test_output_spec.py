@@ -367,4 +367,4 @@ def test_the_run_says_what_is_explained():
     assert "of independent classes" in OutputSpec().describe_score("sigmoid", 20)
     assert "summed over the pixels where the model predicts it" in OutputSpec("segment").describe_score("softmax", 21)
     assert "the region given" in OutputSpec("segment").describe_score("softmax", 21, region=True)
-    assert "at least 0.5" in OutputSpec("detect").describe_score("softmax", 91)
+    assert "each box that is explained" in OutputSpec("detect").describe_score("softmax", 91)
