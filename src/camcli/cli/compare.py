@@ -9,7 +9,7 @@ from camcli.cli.console import Console, print_results
 from camcli.cli.exit import exit_codes
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import METHOD_OPTIONS, QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
 from camcli.cli.streams import print_lines
 from camcli.runs.compare import CompareJob, split_layers
 from camcli.runs.job.job import Job
@@ -36,19 +36,7 @@ OPTIONS = (
         "crop",
         "wrap",
     ),
-    *(
-        "layers",
-        "layout",
-        "call",
-        "method",
-        "options",
-        "fuse",
-        "scales",
-        "augment",
-        "placement",
-        "eigen_smooth",
-        "backward",
-    ),
+    *METHOD_OPTIONS,
     *("target", "head", "pool", "activation", "score", "versus", "counterfactual", "output", "region"),
     *("range", "pages", "every", "limit"),
     *(

@@ -12,7 +12,7 @@ from camcli.cli.exit import exit_codes
 from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import METHOD_OPTIONS, QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.images.address import show_path
 from camcli.metrics import CONTROLS, METRICS, MetricRow
@@ -29,19 +29,7 @@ if TYPE_CHECKING:
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
     *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
-    *(
-        "layers",
-        "layout",
-        "call",
-        "method",
-        "options",
-        "fuse",
-        "scales",
-        "augment",
-        "placement",
-        "eigen_smooth",
-        "backward",
-    ),
+    *METHOD_OPTIONS,
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
     *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to", "plots"),
     *("decode", "background", "range", "pages", "limit", "overwrite", "drop_others", "accept_versions", "durable"),

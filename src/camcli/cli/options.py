@@ -15,6 +15,11 @@ from camcli.runs.job.option import COMPUTE, LOGGING, Option, get_option, option
 T = TypeVar("T")
 S = TypeVar("S", bound="CommonOptions")
 Command = TypeVar("Command", bound=Callable[..., None])
+# Options on layers and methods of the commands that make maps, in the order of their help.
+METHOD_OPTIONS = (
+    *("layers", "layout", "call", "method", "options", "fuse", "scales", "augment", "placement", "eigen_smooth"),
+    "backward",
+)
 # What is different in a command whose result is a table.
 QUIET_TABLES = {"help": "Print errors, failures and tables only"}
 

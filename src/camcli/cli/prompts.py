@@ -11,7 +11,7 @@ from camcli.cli.exit import exit_codes
 from camcli.cli.follow import follow_records, say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import METHOD_OPTIONS, QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
 from camcli.cli.plan import print_plan, without_compiling
 from camcli.images import describe_page
 from camcli.models import names_cache
@@ -29,33 +29,11 @@ MAX_MATRIX_COLUMNS = 8
 
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
-    *("inputs", "model", "text", "texts", "paraphrases", "template", "text_tower", "weights", "size", "crop", "layers"),
-    *(
-        "layout",
-        "call",
-        "method",
-        "options",
-        "fuse",
-        "scales",
-        "augment",
-        "placement",
-        "eigen_smooth",
-        "backward",
-        "score",
-    ),
-    *("versus", "out", "root", "save", "measure", "pictures", "colormap", "alpha", "decode", "background", "range"),
-    *(
-        "pages",
-        "every",
-        "limit",
-        "overwrite",
-        "drop_others",
-        "accept_versions",
-        "durable",
-        "batch_size",
-        "workers",
-        "timeout",
-    ),
+    *("inputs", "model", "text", "texts", "paraphrases", "template", "text_tower", "weights", "size", "crop"),
+    *METHOD_OPTIONS,
+    *("score", "versus", "out", "root", "save", "measure", "pictures", "colormap", "alpha"),
+    *("decode", "background", "range", "pages", "every", "limit", "overwrite", "drop_others", "accept_versions"),
+    *("durable", "batch_size", "workers", "timeout"),
     *("device", "precision", "compile", "linear", "keep_memory", "no_keep_memory", "seed", "null_separated"),
     *("dry_run", "as_json", "debug", "quiet"),
 )

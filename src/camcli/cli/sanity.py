@@ -11,7 +11,7 @@ from camcli.cli.exit import exit_codes
 from camcli.cli.follow import say_methods
 from camcli.cli.loading import check_job, loading
 from camcli.cli.log import CommandLog
-from camcli.cli.options import QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
+from camcli.cli.options import METHOD_OPTIONS, QUIET_TABLES, CommonOptions, add_options, apply_common_options, build
 from camcli.cli.streams import get_standard_output
 from camcli.models import names_cache
 from camcli.runs.job.job import Job
@@ -23,19 +23,7 @@ if TYPE_CHECKING:
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
     *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
-    *(
-        "layers",
-        "layout",
-        "call",
-        "method",
-        "options",
-        "fuse",
-        "scales",
-        "augment",
-        "placement",
-        "eigen_smooth",
-        "backward",
-    ),
+    *METHOD_OPTIONS,
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
     *("tests", "shift", "to", "decode", "background", "range", "pages", "limit"),
     *("batch_size", "workers", "timeout", "device", "precision", "linear", "keep_memory", "no_keep_memory", "seed"),

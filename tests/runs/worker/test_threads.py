@@ -135,3 +135,21 @@ def test_batches_come_as_soon_as_they_are_full() -> None:
 
     assert next(batched(items(), 4)) == [0, 1, 2, 3]
     assert drawn == [0, 1, 2, 3]
+
+
+def test_what_it_reads_is_closed_with_it_and_by_an_error() -> None:
+    closed = []
+
+    def items():
+        try:
+            yield from range(20)
+        finally:
+            closed.append(True)
+
+    early = map_ahead(lambda one: one, items(), workers=2, depth=2)
+    assert next(early) == 0
+    early.close()
+    assert closed == [True]
+    with pytest.raises(ZeroDivisionError) as held:
+        list(map_ahead(lambda one: 1 // (one - 1), items(), workers=2, depth=2))
+    assert closed == [True, True], held

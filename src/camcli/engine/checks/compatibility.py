@@ -133,7 +133,8 @@ def check_not_opaque(setup: Setup) -> None:
                 f"{closed[0].remedy}, or choose a method that needs only a layer, such as gradcam",
             )
     if setup.uses_layer and closed and not closed[0].name:
-        raise RequestError(f"no layer can be hooked: {closed[0].description}", closed[0].remedy)
+        hint = f"{closed[0].remedy}; or choose a method that needs no layer, such as saliency or rise"
+        raise RequestError(f"no layer can be hooked: {closed[0].description}", hint)
 
 
 def explains_pyramid(setup: Setup) -> bool:

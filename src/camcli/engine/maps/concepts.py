@@ -168,6 +168,12 @@ def _to_result(method: MethodRow, layer: str, concepts: Concepts, row: int, labe
         shares = (sums / sums.sum()).tolist()
     else:
         shares = concepts.shares[row].tolist()
+        if method.finds == "components" and len(shares) > COLOURS and not shares[0]:
+            return PictureError(
+                f"no cell at the layer {layer!r} is foreground here, by the first component of all images",
+                "-o foreground=other takes the other side, -o foreground=all every cell; -o center=picture finds what "
+                "differs within images",
+            )
     found = []
     for number, share in enumerate(shares):
         named = zip(concepts.classes[row, number].tolist(), concepts.score_gains[row, number].tolist(), strict=True)
@@ -181,7 +187,7 @@ def _to_result(method: MethodRow, layer: str, concepts: Concepts, row: int, labe
         label=_count(len(map), method.finds),
         score=float(concepts.kept_share[row]),
         probability=None,
-        notes=tuple(_list_notes(method, layer, float(concepts.negative_share[row]), shares)),
+        notes=tuple(_list_notes(layer, float(concepts.negative_share[row]))),
         concepts=tuple(found),
     )
 
@@ -192,14 +198,9 @@ def _count(maps: int, finds: str) -> str:
     return f"{count} {finds if count > 1 else finds.removesuffix('s')}"
 
 
-def _list_notes(method: MethodRow, layer: str, negative: float, shares: Sequence[float]) -> Iterator[str]:
+def _list_notes(layer: str, negative: float) -> Iterator[str]:
     if negative > LARGE_NEGATIVE_SHARE:
         yield (
             f"{negative:.0%} of the activations of the layer {layer!r} are negative, which the factorisation ignores: "
             "a layer after a ReLU suits it better"
-        )
-    if method.finds == "components" and len(shares) > COLOURS and not shares[0]:
-        yield (
-            "no cell of this image is foreground, by the first component of all images: -o foreground=other takes the "
-            "other side, all every cell, -o center=picture what differs within images"
         )

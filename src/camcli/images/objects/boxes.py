@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from camcli.base.errors import RequestError
-from camcli.base.words import shorten
+from camcli.base.words import MAX_NAMES, shorten
 from camcli.images.corners import box_to_input
 from camcli.images.manifest import PathIndex, normalize
 from camcli.images.objects import BOX_FORMATS, coco, table, voc, yolo
@@ -81,6 +82,10 @@ class Boxes:
         """Describe the names in the file that match no image."""
         return shorten(self._unmatched, len(self._unmatched))
 
+    def describe_images(self) -> str:
+        """Describe which images have boxes."""
+        return shorten([str(path) for path in islice(self._boxes, MAX_NAMES)], len(self._boxes))
+
     def find_region(self, source: PictureSource, index: int, view: View) -> Bool[np.ndarray, "h w"]:
         """Return the pixels of the model's input whose centres lie in any box of a class in an image.
 
@@ -100,13 +105,8 @@ class Boxes:
         Raises:
             PictureError: as by :meth:`find_region`.
         """
-        left, top, right, bottom = view.box
-        origin, size = np.array([left, top] * 2), np.array([right - left, bottom - top] * 2)
-        edges = [
-            box.place(view.picture) for box in self._boxes.get(normalize(source.path), ()) if box.index in (None, index)
-        ]
-        sides = np.array([*view.input[::-1]] * 2)
-        boxes = np.clip((np.array(edges).reshape(-1, 4) - origin) / size * sides, 0, sides)
+        corners = [box for of, box in self.list_boxes(source, view) if of in (None, index)]
+        boxes = np.clip(np.array(corners).reshape(-1, 4), 0, np.array([*view.input[::-1]] * 2))
         return np.asarray(boxes[(boxes[:, :2] < boxes[:, 2:]).all(1)])
 
     def list_boxes(

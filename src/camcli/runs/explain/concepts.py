@@ -16,20 +16,20 @@ from camcli.runs.worker.fit_concepts import fit_concepts
 from camcli.runs.worker.item import Item
 
 
-def announce_concepts(total: int | None) -> str:
-    """Return a note on how many images concepts are found in.
+def announce_concepts(total: int | None, finds: str) -> str:
+    """Return a note on how many images concepts, or what else a method finds, are found in.
 
     Raises:
         RequestError: the images are not known beforehand.
     """
     if total is None:
         raise RequestError(
-            "concepts are found in all images of a run before the first is explained, and names on standard input "
+            f"{finds} are found in all images of a run before the first is explained, and names on standard input "
             "arrive one by one",
-            "give them as files, folders or @list.txt; or find the concepts of each image separately: -o over=picture",
+            f"give them as files, folders or @list.txt; or find the {finds} of each image separately: -o over=picture",
         )
     many = "the image" if total == 1 else f"{min(total, concepts.MAX_PICTURES)} images together"
-    return f"concepts are found in {many} first, unless {concept_file.FILE} has them from an earlier run"
+    return f"{finds} are found in {many} first, unless {concept_file.FILE} has them from an earlier run"
 
 
 def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:

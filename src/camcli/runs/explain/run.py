@@ -67,14 +67,15 @@ class Run:
         self.notes = self.worker.notes
         self.notes += inputs.note_unread()
         self.notes += _note_unused(self.worker, inputs)
-        if self.worker.explainer.fits_concepts:
+        explainer = self.worker.explainer
+        if explainer.fits_concepts:
+            finds = " and ".join(dict.fromkeys(row.finds for row in explainer.methods if row.fit))
             if job.shard:
                 raise RequestError(
-                    f"{job.method} finds concepts in all images together, and a shard would find other ones in its own",
-                    "leave --shard out, or find concepts in each image: -o over=picture",
+                    f"{job.method} finds {finds} in all images together, and a shard would find other ones in its own",
+                    f"leave --shard out, or find {finds} in each image: -o over=picture",
                 )
-            self.notes.append(announce_concepts(self.total))
-        explainer = self.worker.explainer
+            self.notes.append(announce_concepts(self.total, finds))
         without = [name for name, what in OF_ONE_MAP.items() if name in job.save]
         if without and any(method.finds_concepts for method in explainer.bound_methods):
             raise RequestError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import repeat
@@ -250,14 +250,15 @@ class Session(Generic[R]):
 
         written = timing.measured("draw and write", write_item)
         # Where an image takes minutes, it is recorded, and told, before the next ones are done.
-        for count, lines in map_ahead(written, explained, workers, 2 * workers, eager=True):
-            self.processed += count
-            self.skipped += 0 if lines else count
-            self.failed += any(line.error for line in lines)
-            standing += any(note in (RESULT_STAYS, RESULT_OUTDATED) for line in lines for note in line.notes)
-            if lines:
-                self.ledger.append(lines)
-            yield from repeat(lines, count)
+        with closing(map_ahead(written, explained, workers, 2 * workers, eager=True)) as done:
+            for count, lines in done:
+                self.processed += count
+                self.skipped += 0 if lines else count
+                self.failed += any(line.error for line in lines)
+                standing += any(note in (RESULT_STAYS, RESULT_OUTDATED) for line in lines for note in line.notes)
+                if lines:
+                    self.ledger.append(lines)
+                yield from repeat(lines, count)
         if not self.processed and not self.shard:
             raise NothingFoundError("standard input named no image")
         self.worker.notes += self._namesakes.notes()

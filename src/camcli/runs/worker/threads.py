@@ -20,13 +20,13 @@ def map_ahead(
     depth: int,
     is_pause: Callable[[T], bool] = lambda item: False,
     eager: bool = False,
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Yield ``map(work, items)`` with up to ``depth`` results under way in ``workers`` threads.
 
     ``items`` is consumed in the caller's thread, so it may be a generator that computes: while it computes the next
     item, the threads work on the last ones. Order is kept; an error of ``work`` is raised at its item's turn. When
     ``items`` itself fails or is interrupted, what was under way is yielded first, then the error is raised. Closing the
-    iterator drops what has not begun and waits for what has.
+    iterator drops what has not begun, waits for what has, and closes ``items`` if that is a generator.
 
     Where no other item comes for a while, ``items`` yields None, or an item of which ``is_pause`` is true; then all
     that is under way is yielded.
@@ -59,6 +59,9 @@ def map_ahead(
             raise trouble
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        # Else it would go on reading for as long as somebody holds the error.
+        if isinstance(rest, Generator):
+            rest.close()
 
 
 def iterate_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:

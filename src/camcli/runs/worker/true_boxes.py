@@ -55,7 +55,10 @@ class TrueBoxes:
             for number, (index, box) in enumerate(self._boxes.list_boxes(source, view), start=1)
         ]
         if not wanted:
-            raise PictureError("the file of --boxes has no box of it", "leave it out, or add its boxes")
+            raise PictureError(
+                "the file of --boxes has no box of it",
+                f"leave it out, or add its boxes: those there are of {self._boxes.describe_images()}",
+            )
         return lambda path, scores: wanted
 
 
