@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy as shallow_copy
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from camcli.engine.layers.probe import noise_like
 from camcli.engine.needs import NEEDS_ATTENTION
 from camcli.engine.setup import Setup
 from camcli.engine.speed.compiling import CompileReport, compile_modules
+from camcli.engine.speed.convolutions import pad_inside
 from camcli.engine.speed.folding import ConvNormPair, find_conv_bn_pairs, fold_batch_norms
 from camcli.images.features import Features
 from camcli.methods.rounding import unit_roundoff
@@ -39,8 +41,8 @@ def optimize_weights(explainer: Explainer, image: Float[Tensor, "n d h w"], extr
     """Optimise the network's weights in place for speed, with the same output up to rounding.
 
     Batch norms are folded into the convolutions before them, except where an explained layer's output would be another
-    one, and not at all where a method needs every bias. On a CPU the weights of convolutions get the memory format of
-    their input.
+    one. On a CPU the weights of convolutions get the memory format of their input, and timm's "same" convolutions pad
+    it without a copy. Where a method needs every bias, only the memory format changes.
 
     Args:
         explainer: the explainer of the network.
@@ -62,16 +64,32 @@ def optimize_weights(explainer: Explainer, image: Float[Tensor, "n d h w"], extr
 
 
 def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
-    """Settle the weights' memory format and fold the pairs; undone if the output changes by more than rounding."""
-    norms = any(isinstance(one, nn.BatchNorm2d) for one in setup.module.modules())
-    folds = norms and "biases" not in setup.signal_names
+    """Settle the weights' memory format, fold the pairs and pad inside; return the number of folded pairs.
+
+    What changes the output by more than rounding is undone.
+    """
     found: list[tuple[Any, Activations]] = []  # the last output of the network, and those of the layers
-    pairs: list[ConvNormPair] = []
 
     def run() -> None:
         # A layer's output is captured also while pairs are found, so that it counts as used.
         with setup.runner.capturing(setup.layers) as activations:
             found[:] = [(setup.module(setup.runner.make_leaf(image)), activations)]
+
+    def change(undo: Callable[[], None]) -> bool:
+        """Keep a change of the network, which has been made, unless it changes the output by more than rounding."""
+        [(before, _)] = found
+        run()
+        [(after, activations)] = found
+        if not _have_same_tensors(before, after):
+            undo()
+            return False
+        findings.activations[setup.size_key(image)] = activations
+        return True
+
+    pairs: list[ConvNormPair] = []
+    # A method that needs every bias needs the layers as they are.
+    may_change = "biases" not in setup.signal_names
+    folds = may_change and any(isinstance(one, nn.BatchNorm2d) for one in setup.module.modules())
 
     def find_pairs() -> None:
         if folds:
@@ -79,18 +97,12 @@ def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
         else:
             run()
 
-    setup.runner.settle_memory_format(find_pairs, always=folds)
+    setup.runner.settle_memory_format(find_pairs, always=may_change)
     pairs = [one for one in pairs if not any(map(one.touches, setup.layers))]
-    if not pairs:
-        return 0
-    [(before, _)] = found
-    unfold = fold_batch_norms(setup.module, pairs)
-    run()
-    [(after, activations)] = found
-    if not _have_same_tensors(before, after):
-        unfold()
-        return 0
-    findings.activations[setup.size_key(image)] = activations
+    if pairs and not change(fold_batch_norms(setup.module, pairs)):
+        pairs = []
+    if may_change and setup.device.type == "cpu":
+        change(pad_inside(setup.module))
     return len(pairs)
 
 
