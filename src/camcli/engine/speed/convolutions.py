@@ -44,9 +44,7 @@ class _SameConvolution:
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return self._call_plain(x)
         padding, more = list[int](), list[int]()
-        for size, kernel, stride, dilation in zip(
-            x.shape[-2:], one.kernel_size, one.stride, one.dilation, strict=True
-        ):
+        for size, kernel, stride, dilation in zip(x.shape[-2:], one.kernel_size, one.stride, one.dilation, strict=True):
             total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
             # Before and behind; where they differ both get the greater one, and the kernel is moved back by a zero.
             padding.append(total - total // 2)
