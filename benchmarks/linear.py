@@ -1,6 +1,7 @@
-"""What linear layers by oneDNN save: Grad-CAM with PyTorch's own library and with oneDNN, in turn.
+"""What linear layers by oneDNN save: a method with PyTorch's own library and with oneDNN, in turn.
 
-    python benchmarks/linear.py [--models timm:vit_base_patch16_224 ...] [--batch 16] [--rounds 7] [--threads 2]
+    python benchmarks/linear.py [--models timm:vit_base_patch16_224 ...] [--method gradcam] [--batch 16] [--rounds 7]
+        [--threads 2]
 
 One process, one network, one batch of noise; only who multiplies changes from one run to the next. Printed are
 milliseconds of a processor for an image (medians), the ratio of neighbours and its spread, the largest difference
@@ -31,10 +32,12 @@ MODELS = (
 HEAD = ["network", "torch", "oneDNN", "ratio", "difference of maps", "found", "in s"]
 
 
-def measure(name: str, batch: int, rounds: int) -> list[str]:
+def measure(name: str, method: str, batch: int, rounds: int) -> list[str]:
     """A row of the table."""
     made, size, layer = network(name)
-    explainer = Explainer(made, layers=[layer])
+    explainer = Explainer(made, method=method)
+    if explainer.setup.uses_layer:
+        explainer = Explainer(made, layers=[layer], method=method)
     runner, images = explainer.setup.runner, torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
     optimize_weights(explainer, images[:1])
     explainer.locate(images[:1])
@@ -65,6 +68,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--method", default="gradcam")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -78,7 +82,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = folder
         rows = []
         for name in arguments.models:
-            rows.append(measure(name, arguments.batch, arguments.rounds))
+            rows.append(measure(name, arguments.method, arguments.batch, arguments.rounds))
             print(" ".join(rows[-1]), flush=True)
     text = table(HEAD, rows)
     print(text)
