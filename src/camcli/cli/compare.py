@@ -32,6 +32,7 @@ OPTIONS = (
         "texts",
         "template",
         "text_tower",
+        "trust_remote_code",
         "size",
         "crop",
         "wrap",

@@ -29,7 +29,8 @@ MAX_MATRIX_COLUMNS = 8
 
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
-    *("inputs", "model", "text", "texts", "paraphrases", "template", "text_tower", "weights", "size", "crop"),
+    *("inputs", "model", "text", "texts", "paraphrases", "template", "text_tower", "trust_remote_code"),
+    *("weights", "size", "crop"),
     *METHOD_OPTIONS,
     *("score", "versus", "out", "root", "save", "measure", "pictures", "colormap", "alpha"),
     *("decode", "background", "range", "pages", "every", "limit", "overwrite", "drop_others", "accept_versions"),

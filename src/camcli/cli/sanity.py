@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
-    *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower", "size", "crop", "wrap"),
+    *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower"),
+    *("trust_remote_code", "size", "crop", "wrap"),
     *METHOD_OPTIONS,
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
     *("tests", "shift", "to", "decode", "background", "range", "pages", "limit"),

@@ -38,6 +38,7 @@ def load(
     contrast: str | Sequence[str] = (),
     template: str | Sequence[str] = (),
     text_tower: str = "",
+    trust_remote_code: bool = False,
     seed: int = 0,
     size: str = "",
     crop: Crop = "model",
@@ -68,6 +69,7 @@ def load(
             embeddings are averaged over several.
         text_tower: ``path/to/file.py:function`` or ``package.module:function``, a function that embeds texts, for a
             model without a text tower: its head is removed, and its pooled features are compared with the embeddings.
+        trust_remote_code: whether a model of transformers may run the Python code that its repository brings along.
         seed: seed of random weights; the caller's random state is left unchanged.
         size: the input size, ``256`` or ``256x384`` (height x width); empty for the model's own.
         crop: the part of an image that the model sees, as in :meth:`camcli.Preprocess.adapt`.
@@ -95,6 +97,11 @@ def load(
         _check_head(head, pool, activation, text)
     place, name, make = _find_source(model, preprocess, labels)
     _check_prompts(model, place, text, contrast or template, text_tower)
+    if trust_remote_code and place != "hf":
+        raise RequestError(
+            f"{model} brings no code of its own along" if isinstance(model, str) else "a module brings no files along",
+            "trust_remote_code is for models of transformers, hf:...: leave it out",
+        )
     # A wrapper's scores may be at another path than the model's, so `output` is then the wrapper's.
     own_output = "" if wrap else output
     spec = ModelSpec(
@@ -105,6 +112,7 @@ def load(
         contrast=contrast,
         template=template,
         text_tower=text_tower,
+        trust_remote_code=trust_remote_code,
         seed=seed,
         size=parse_size(size),
         output=own_output,

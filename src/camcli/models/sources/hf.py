@@ -37,10 +37,12 @@ def load(spec: ModelSpec) -> Network:
 
     Raises:
         RequestError: transformers is not installed; there is no such model; it is of a kind that cannot be explained,
-            or runs code of its own; its files are unavailable or unreadable, its weights incomplete, or its
-            preprocessing cannot be followed.
+            or runs code of its own, which is not trusted; its files are unavailable or unreadable, its weights
+            incomplete, or its preprocessing cannot be followed.
     """
-    files = hf_files.find_files(spec.name, own_weights=not spec.weights, tokenizer=bool(spec.text))
+    files = hf_files.find_files(
+        spec.name, own_weights=not spec.weights, tokenizer=bool(spec.text), code=spec.trust_remote_code
+    )
     if files.is_timm:
         from camcli.models.sources import timm
 

@@ -7,16 +7,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import transformers
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto import modeling_auto
 
 from camcli.base.errors import RequestError
-from camcli.models.sources.hf_files import ModelFiles
+from camcli.models.sources.hf_files import ModelFiles, list_code_files
 from camcli.targets.labels import Labels
 from camcli.targets.target import Activation
 
 # What a class of transformers gives: scores of classes, of an image or of each pixel; of prompts; or features.
 # Pixels may be scored by masks of queries, each with a class, or have a depth; boxes are of queries too.
 Kind = Literal["classes", "pixels", "masks", "depth", "boxes", "prompts", "features"]
+# What code of a model's own may be for, by transformers' name, and what it gives.
+OWN_KINDS: dict[str, Kind] = {
+    "AutoModelForImageClassification": "classes",
+    "AutoModelForSemanticSegmentation": "pixels",
+    "AutoModel": "features",
+}
 # Types of classifiers that no map can be made of, and why.
 WITHOUT_A_PLACE = {
     "imagegpt": "it reads an image as a text of colours, which have no gradient",
@@ -39,19 +46,15 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
     """Find the class of a model in transformers, and what its output is.
 
     Raises:
-        RequestError: the model runs code of its own, is unknown to the installed version, or is of another kind.
+        RequestError: the model runs code of its own, which is not trusted or fails; is unknown to the installed
+            version, or is of another kind.
     """
     name, model_type = files.architecture, files.config["model_type"]
     if not name:
         name = _first(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(model_type, ""))
     found = getattr(transformers, name, None) if name else None
     if found is None and "auto_map" in files.config:
-        raise RequestError(
-            f"{files.name} runs Python code of its own ({_first(files.config['auto_map'].values())}), and camcli runs "
-            "none that a model brings along",
-            "read that code; if you trust it, return the model from a function of yours, -m my_model.py:make, that "
-            "calls AutoModelForImageClassification.from_pretrained(..., trust_remote_code=True)",
-        )
+        return _import_own_class(files)
     if found is None:
         raise RequestError(
             f"transformers {transformers.__version__} has no {name or f'image classifier of type {model_type!r}'}, "
@@ -91,6 +94,35 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
         "(...ForObjectDetection), models that compare images with prompts (CLIP, SigLIP) and backbones; another can "
         "be wrapped in a function of yours: -m my_model.py:make",
     )
+
+
+def _import_own_class(files: ModelFiles) -> tuple[Any, Kind]:
+    """Import the class of a model from the Python code that it brings along."""
+    own = files.config["auto_map"]
+    if not files.may_run_code:
+        raise RequestError(
+            f"{files.name} runs Python code of its own ({_first(own.values())}), and camcli runs none that a model "
+            "brings along unless you say so",
+            f"read that code, in {str(files.folder)!r}; if you trust it: --trust-remote-code (in Python "
+            "trust_remote_code=True)",
+        )
+    list_code_files(files.config)
+    # That of the model itself, if the configuration says which it is.
+    named = [one for one in OWN_KINDS if one in own and own[one].endswith(f".{files.architecture}")]
+    key = next(iter([*named, *(one for one in OWN_KINDS if one in own)]), "")
+    if not key:
+        raise RequestError(
+            f"{files.name} has code of its own for {', '.join(own)}, and none of these is a classifier or a backbone",
+            f"camcli reads {', '.join(OWN_KINDS)}; another can be wrapped in a function of yours: -m my_model.py:make",
+        )
+    try:
+        found = get_class_from_dynamic_module(own[key], files.folder, local_files_only=True)
+    except Exception as error:  # the code of others
+        raise RequestError(
+            f"the Python code of {files.name} ({own[key]}) cannot be imported: {' '.join(str(error).split())}",
+            "install what it needs, or another version of transformers",
+        ) from error
+    return found, OWN_KINDS[key]
 
 
 def _first(names: Iterable[str] | str) -> str:

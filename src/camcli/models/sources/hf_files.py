@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,8 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.json", "vocab.txt"),
     *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
 )
+# An import of a file beside.
+RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.MULTILINE)
 # The type of models that transformers only wraps; their weights are timm's.
 TIMM_WRAPPER = "timm_wrapper"
 # Words in the names of classes of which camcli can make a network, see find_class in hf_config.py.
@@ -56,12 +59,14 @@ class ModelFiles:
         folder: where its files are.
         origin: the origin of the weights, for people.
         fetched: True if the folder is in the hub's cache; False if it is the user's own.
+        may_run_code: True if the Python code among its files may be run.
     """
 
     name: str
     folder: Path
     origin: str
     fetched: bool
+    may_run_code: bool = False
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -125,13 +130,14 @@ class ModelFiles:
             )
 
 
-def find_files(name: str, *, own_weights: bool, tokenizer: bool) -> ModelFiles:
+def find_files(name: str, *, own_weights: bool, tokenizer: bool, code: bool = False) -> ModelFiles:
     """Find the files of a model, and fetch from the hub those that are not in its cache.
 
     Args:
         name: ``owner/name``, ``owner/name@revision``, or the path of a folder, which comes first.
         own_weights: True if the model's own weights are requested, and neither a file's nor random ones.
         tokenizer: True if texts will be embedded.
+        code: True if the Python code that comes with the model may be run.
 
     Raises:
         RequestError: there is no such folder or repository, or a file is not available.
@@ -139,14 +145,14 @@ def find_files(name: str, *, own_weights: bool, tokenizer: bool) -> ModelFiles:
     full = f"hf:{name}"
     folder = Path(name).expanduser()
     if folder.is_dir():
-        files = ModelFiles(full, folder, f"the folder {folder}", fetched=False)
+        files = ModelFiles(full, folder, f"the folder {folder}", fetched=False, may_run_code=code)
     elif folder.is_file():
         raise RequestError(f"{full} is a file, and a model of transformers is a folder", USAGE)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         known = [*(f"hf:{one}" for one in _list_folders(folder.parent)), *(f"hf:{one}" for one in list_cached())]
         raise RequestError(f"there is no folder {name!r}", "\n".join(filter(None, (did_you_mean(full, known), USAGE))))
     else:
-        files = _fetch(name, full, own_weights=own_weights, tokenizer=tokenizer)
+        files = _fetch(name, full, own_weights=own_weights, tokenizer=tokenizer, code=code)
     files.check_processor()
     if own_weights:
         files.check_weights()
@@ -198,7 +204,7 @@ def _list_shards(file: Path) -> list[str]:
         raise RequestError(f"the index of weights {str(file)!r} is damaged: {error}") from error
 
 
-def _fetch(name: str, full: str, *, own_weights: bool, tokenizer: bool) -> ModelFiles:
+def _fetch(name: str, full: str, *, own_weights: bool, tokenizer: bool, code: bool) -> ModelFiles:
     """Download a model's files from the hub if needed; its cache folder is then loaded without network access."""
     from camcli.models.weights import hub
 
@@ -220,9 +226,59 @@ def _fetch(name: str, full: str, *, own_weights: bool, tokenizer: bool) -> Model
     if tokenizer:
         found += [fetch("tokenizer_config.json"), fetch(*TOKENIZER_FILES)]
         found += [fetch("merges.txt")] if found[-1].name == "vocab.json" else []
+    if code:
+        found += _fetch_code(found, fetch)
     if len({one.parent for one in found}) > 1:  # the cache has files of different commits
         found = [hub.HubFile(repository, (one.name,), revision).download() for one in found]
-    return ModelFiles(full, found[0].parent, f"{name} on the Hugging Face hub", fetched=True)
+    return ModelFiles(full, found[0].parent, f"{name} on the Hugging Face hub", fetched=True, may_run_code=code)
+
+
+def _fetch_code(settings: Sequence[Path], fetch: Callable[[str], Path]) -> list[Path]:
+    """Fetch the Python files that settings name, and those beside them that these import."""
+    wanted = [name for file in settings if file.suffix == ".json" for name in list_code_files(_read_json(file))]
+    found: dict[str, Path] = {}
+    for name in wanted:  # which grows meanwhile
+        if name not in found:
+            found[name] = fetch(name)
+            wanted += [f"{one}.py" for one in RELATIVE_IMPORT.findall(found[name].read_text(encoding="utf-8"))]
+    return list(found.values())
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # said where the file is used
+        return {}
+
+
+def list_code_files(settings: Any) -> list[str]:
+    """List the Python files that settings (``auto_map``) name.
+
+    Raises:
+        RequestError: one is another repository's.
+    """
+    named = settings.get("auto_map") if isinstance(settings, dict) else None
+    words = named.values() if isinstance(named, dict) else ()
+    found = [one for word in words for one in (word if isinstance(word, list) else [word]) if isinstance(one, str)]
+    for one in found:
+        if "--" in one:
+            raise RequestError(
+                f"the model runs Python code of another repository ({one.partition('--')[0]})",
+                "return the model from a function of yours: -m my_model.py:make",
+            )
+    return [f"{one.partition('.')[0]}.py" for one in found]
+
+
+def list_python_files(name: str) -> list[Path]:
+    """List the Python files in the folder of a model, or in the hub's cache."""
+    from camcli.models.weights.hub import HubFile
+
+    repository, _, revision = name.partition("@")
+    folder: Path | None = Path(name).expanduser()
+    if folder is not None and not folder.is_dir():
+        config = HubFile(repository, (CONFIG_FILE,), revision or None).find_cached()
+        folder = config.parent if config else None
+    return sorted(folder.glob("*.py")) if folder else []
 
 
 def list_cached() -> Iterator[str]:

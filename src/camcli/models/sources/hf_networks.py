@@ -49,6 +49,8 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
     processor = _load_processor(files)
     preprocess, notes = read_processor(processor, files.name, pads=kind == "boxes")
     model, origin, about = build_module(files, cls, config, spec)
+    if not cls.__module__.startswith("transformers."):
+        about = (*about, f"runs Python code that comes with the model: {cls.__name__}, in {files.folder}")
     tower = hf_zero_shot.find_towers(model, files.name)[0] if kind == "prompts" else model
     native_size = read_image_size(config) or preprocess.size
     activation = "none" if kind == "depth" else choose_activation(model.config)
@@ -167,7 +169,9 @@ def _check_request(files: ModelFiles, kind: Kind, spec: ModelSpec) -> None:
 
 def _load_processor(files: ModelFiles) -> Any:
     try:
-        return AutoImageProcessor.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+        return AutoImageProcessor.from_pretrained(
+            files.folder, local_files_only=True, trust_remote_code=files.may_run_code
+        )
     except Exception as error:  # settings of other versions and missing packages raise all kinds of errors
         raise RequestError(
             f"the image processor of {files.name} cannot be loaded: {(str(error).splitlines() or [''])[0]}",

@@ -28,7 +28,7 @@ def read_config(files: ModelFiles) -> Any:
         RequestError: the installed version cannot read it.
     """
     try:
-        return AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=files.may_run_code)
     except Exception as error:  # configurations of other versions raise all kinds of errors
         raise RequestError(
             f"the config.json of {files.name} cannot be read: {(str(error).splitlines() or [''])[0]}",

@@ -131,7 +131,7 @@ def _find_size(model: Any) -> tuple[int, int]:
 def _load_tokenizer(model: Any, files: ModelFiles) -> FolderTokenizer:
     files.check_tokenizer()
     try:
-        found = AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=files.may_run_code)
     except Exception as error:  # the tokenizer's files and packages raise all kinds of errors
         raise RequestError(
             f"the tokenizer of {files.name} cannot be loaded: {(str(error).splitlines() or [''])[0]}",

@@ -18,6 +18,7 @@ from camcli.base.registry import R, Registry, Row
 from camcli.engine.network import Network
 from camcli.images.transform import Preprocess
 from camcli.models import imported_files, listing
+from camcli.models.sources.hf_files import list_python_files
 from camcli.runs.job.content import find_formats, hash_drawing
 from camcli.runs.job.job import Job
 from camcli.targets import TARGETS, parse_target
@@ -144,6 +145,8 @@ def _find_target_rows(job: Job) -> list[str]:
 
 def _find_python_files(job: Job) -> Iterator[Path]:
     """Yield the Python files that a job names, as paths or as modules."""
+    if job.trust_remote_code and job.model.startswith("hf:"):
+        yield from list_python_files(job.model.removeprefix("hf:"))
     for words in (job.model, job.wrap, job.text_tower):
         place = words.rpartition(":")[0]
         if place.endswith(".py"):

@@ -76,6 +76,12 @@ class Job:
         "embeddings are compared with the model's image features",
         metavar="FUNCTION",
     )
+    trust_remote_code: bool = option(
+        False,
+        MODEL,
+        help="Let a model of transformers (hf:...) run the Python code that its repository or folder brings along",
+        env=False,
+    )
     size: str = option("", MODEL, help="Input resolution: N or HxW", metavar="N|HxW", show_default="the model's own")
     crop: Crop = option(
         "model",

@@ -13,6 +13,8 @@ from camcli.runs.job.job import RENAMED_OPTIONS, Job
 from camcli.runs.job.option import name_by_field
 from camcli.runs.job.values import SEPARATORS, convert_value
 
+# The option that lets a model's own code run.
+REMOTE_CODE = "trust_remote_code"
 KIND_NAMES = {
     str: "a string",
     int: "an integer",
@@ -68,10 +70,11 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
 
 
 def find_code(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the options of a job file that name Python code to run: the model, a wrapper, a text tower."""
+    """Return the options of a job file that let Python code run: the model, a wrapper, a text tower, a flag."""
     named = {name: str(options.get(name, "")) for name in ("model", "wrap", "text_tower")}
     runs = names_user_code(named["model"]) or named["model"].partition(":")[0] in UNPICKLED_SOURCES
-    return {name: words for name, words in named.items() if words and (name != "model" or runs)}
+    found = {name: words for name, words in named.items() if words and (name != "model" or runs)}
+    return {**found, REMOTE_CODE: "true"} if options.get(REMOTE_CODE) else found
 
 
 def check_trusted(path: Path, code: Mapping[str, str], trusted: bool) -> None:
@@ -87,10 +90,12 @@ def check_trusted(path: Path, code: Mapping[str, str], trusted: bool) -> None:
     """
     for name, words in code.items():
         if not trusted:
-            flag = "--" + name.replace("_", "-")
+            flag, what = "--" + name.replace("_", "-"), f"{name} = {words!r} is Python code"
+            if name == REMOTE_CODE:
+                words, what = "", f"{name} runs Python code that comes with the model"
             raise RequestError(
-                f"{path}: {name} = {words!r} is Python code, which a job file alone does not run",
-                f"look at what it does, then add --trust-config; or name it yourself: {flag} {words}",
+                f"{path}: {what}, which a job file alone does not run",
+                f"look at what it does, then add --trust-config; or name it yourself: {flag} {words}".rstrip(),
             )
 
 
