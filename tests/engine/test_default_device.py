@@ -18,6 +18,7 @@ ATTENDING = ("rollout", "gae", "attention", "legrad", "grad-eclip", "maskclip")
 OPTIONS = {
     "rise": {"samples": 16},
     "sobol": {"designs": 4, "cells": 2},
+    "hsic": {"samples": 8, "cells": 2},
     "ss-cam": {"samples": 2},
     "is-cam": {"samples": 2},
     "smoothgrad": {"samples": 2},

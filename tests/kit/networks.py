@@ -221,6 +221,7 @@ FEW: dict[str, dict[str, Any]] = {
     "kmeans": {"segments": 2, "over": "picture"},
     "rise": {"samples": 400},
     "sobol": {"designs": 8, "cells": 3},
+    "hsic": {"samples": 40, "cells": 3},
 }
 
 

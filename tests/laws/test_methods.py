@@ -27,6 +27,7 @@ NOT_PROPORTIONAL: dict[str, str] = {
     **dict.fromkeys(["scorecam", "gscorecam", "ss-cam", "is-cam"], SOFTMAX),
     "ablation-cam": "its weights are shares of the score",
     "sobol": "it is a share of a variance",
+    "hsic": "it is measured in the scores' own spread",
     "recipro-cam": "its map is drawn from 0 to 1",
     "finer-cam": "the rivals' weights are a softmax of their scores",
     "clip-surgery": "a cosine is the same of twice a vector",
@@ -48,7 +49,7 @@ WITHOUT_GRADIENT: dict[str, str] = {
 NOISE = "its noise is not mirrored"
 # row: why a mirrored image has no mirrored map.
 NOT_MIRRORED: dict[str, str] = {
-    **dict.fromkeys(["random", "rise", "sobol", "smoothgrad", "smooth-gradcam++", "ss-cam"], NOISE),
+    **dict.fromkeys(["random", "rise", "sobol", "hsic", "smoothgrad", "smooth-gradcam++", "ss-cam"], NOISE),
     "deconvnet": "of a pooling's window that is zero everywhere the first cell counts, and closed ReLUs let pass",
 }
 

@@ -14,7 +14,7 @@ from plain_signals import Asked, Two, asking
 from camcli.methods.cells import recipro_cam
 from camcli.methods.masking import ablation_cam, gscorecam, is_cam, occlusion, rise, scorecam, ss_cam
 from camcli.methods.pixel import fullgrad, input_x_gradient, integrated_gradients, saliency, smoothgrad
-from camcli.methods.sensitivity import sobol
+from camcli.methods.sensitivity import hsic, sobol
 
 # Each is called with evidence as its attributes; where it draws, it draws little.
 CALLS = {
@@ -31,6 +31,7 @@ CALLS = {
     "occlusion": lambda e: occlusion(e.images, e.score, e.score_of, window=3, stride=2),
     "rise": lambda e: rise(e.images, e.score_of, samples=50, cells=3),
     "sobol": lambda e: sobol(e.images, e.score_of, designs=8, cells=3),
+    "hsic": lambda e: hsic(e.images, e.score_of, samples=40, cells=3),
     "saliency": lambda e: saliency(e.input_grad),
     "input-x-gradient": lambda e: input_x_gradient(e.images, e.input_grad),
     "smoothgrad": lambda e: smoothgrad(e.images, e.score_and_grad, samples=3),
@@ -48,7 +49,7 @@ CHANNELS = [
     "recipro-cam",
 ]
 # Their noise and masks lie as they lie, however the image is turned.
-DRAWN = {"ss-cam", "ss-cam-image", "rise", "sobol", "smoothgrad"}
+DRAWN = {"ss-cam", "ss-cam-image", "rise", "sobol", "hsic", "smoothgrad"}
 
 
 @pytest.mark.parametrize("name", CALLS)

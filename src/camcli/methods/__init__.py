@@ -575,6 +575,14 @@ METHODS = MethodRegistry(
         aliases=("sobolattributionmethod", "sobolattribution"),
     ),
     MethodRow(
+        "sensitivity",
+        "hsic",
+        "dependence of the score under random masks on each cell of the image",
+        "Novello 2022, arXiv:2206.06219",
+        cost="1 forward, and 500",
+        aliases=("hsicattributionmethod", "hsicattribution"),
+    ),
+    MethodRow(
         "pixel",
         "saliency",
         "magnitude of the input gradient, maximum over the colour channels",
