@@ -19,6 +19,7 @@ OPTIONS = {
     "rise": {"samples": 16},
     "sobol": {"designs": 4, "cells": 2},
     "hsic": {"samples": 8, "cells": 2},
+    "opti-cam": {"steps": 3},
     "ss-cam": {"samples": 2},
     "is-cam": {"samples": 2},
     "smoothgrad": {"samples": 2},

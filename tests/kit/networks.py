@@ -222,6 +222,7 @@ FEW: dict[str, dict[str, Any]] = {
     "rise": {"samples": 400},
     "sobol": {"designs": 8, "cells": 3},
     "hsic": {"samples": 40, "cells": 3},
+    "opti-cam": {"steps": 5},
 }
 
 

@@ -28,7 +28,7 @@ NOT_PROPORTIONAL: dict[str, str] = {
     "ablation-cam": "its weights are shares of the score",
     "sobol": "it is a share of a variance",
     "hsic": "it is measured in the scores' own spread",
-    "recipro-cam": "its map is drawn from 0 to 1",
+    **dict.fromkeys(["recipro-cam", "opti-cam"], "its map is drawn from 0 to 1"),
     "finer-cam": "the rivals' weights are a softmax of their scores",
     "clip-surgery": "a cosine is the same of twice a vector",
     "fullgrad": "each of its terms is drawn from 0 to 1",

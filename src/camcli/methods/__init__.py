@@ -161,7 +161,7 @@ ABSENT = {
     **dict.fromkeys(("layergradientxactivation", "layergradxact"), "hirescam, gradient times activation, or layercam"),
     **dict.fromkeys(("noisetunnel", "vargrad", "squaregrad"), "smoothgrad, the mean over noisy copies"),
     **dict.fromkeys(("transformerattribution", "chefer", "beyondattention"), "gae, by the same authors"),
-    **dict.fromkeys(("groupcam", "cameras", "opticam", "polycam"), "scorecam, layercam or ablation-cam"),
+    **dict.fromkeys(("groupcam", "cameras", "polycam"), "scorecam, layercam or ablation-cam"),
     **dict.fromkeys(("tcav", "craft", "ace"), "dff, which also finds concepts"),
 }
 
@@ -530,6 +530,13 @@ METHODS = MethodRegistry(
         "Score-CAM averaged while the masked image fades in",
         "Naidu 2020, arXiv:2010.03023",
         cost="2 forwards, and 9 for each channel",
+    ),
+    MethodRow(
+        "optimised",
+        "opti-cam",
+        "the weights of the channels whose map, as a mask of the image, leaves the highest score",
+        "Zhang 2023, arXiv:2301.07002",
+        cost="1 forward, and 100 with a backward to the input",
     ),
     MethodRow(
         "masking",

@@ -68,7 +68,7 @@ NOT_ASKED = {
     "activation": "that a channel is silent is what it shows: see test_channel_targets.py",
 }
 # What divides by nothing where all channels are flat, or the score is 0.
-UNDEFINED = {"scorecam", "gscorecam", "ss-cam", "is-cam", "ablation-cam", "recipro-cam", "sobol"}
+UNDEFINED = {"scorecam", "gscorecam", "ss-cam", "is-cam", "ablation-cam", "opti-cam", "recipro-cam", "sobol"}
 
 
 @every_method
