@@ -35,11 +35,12 @@ QUICK = {"ss-cam": ["samples=2"], "is-cam": ["samples=3"], "rise": ["samples=100
 # What shows channels is asked for the one that has most in the class.
 BY_CHANNEL = ("activation",)
 # What is of one sign everywhere, so that only differences tell.
-BY_RANGE = ("attention", "fullgrad", "rollout", "gae", "legrad", "maskclip", "clip-surgery", "lafam", "fem", "ss-cam")
+BY_RANGE = ("attention", "fullgrad", "rollout", "gae", "legrad", "maskclip", "clip-surgery", "m2ib", "lafam", "fem")
+BY_RANGE += ("ss-cam",)
 # What the bundled model cannot show is drawn by a transformer with real weights: see dino.py.
-BY_TRANSFORMER = ("rollout", "gae", "attention", "legrad", "grad-eclip", "maskclip", "clip-surgery")
+BY_TRANSFORMER = ("rollout", "gae", "attention", "legrad", "grad-eclip", "maskclip", "clip-surgery", "m2ib")
 # Of these, what compares images with prompts.
-BY_PROMPTS = ("clip-surgery",)
+BY_PROMPTS = ("clip-surgery", "m2ib")
 
 HEAD = """# Methods
 

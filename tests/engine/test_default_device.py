@@ -25,7 +25,7 @@ OPTIONS = {
     "smoothgrad": {"samples": 2},
 }
 # Those that a test of their own has, or that need prompts.
-LEFT_OUT = ("clip-surgery", "fullgrad")
+LEFT_OUT = ("clip-surgery", "m2ib", "fullgrad")
 
 
 @pytest.fixture

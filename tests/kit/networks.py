@@ -151,9 +151,9 @@ def small(method: str, **options: Any) -> Small:
     if method in ("cam", "fullgrad"):
         return Plain(**options)
     row = METHODS.find(method)
-    if method == "clip-surgery":
+    if method in ("clip-surgery", "m2ib"):
         return Compared(**options)
-    if row.kind == "attention":
+    if works_at(row) == "attention":
         return Looking(**options) if method in ("rollout", "gae", "attention") else Stacked(**options)
     return Small(**options)
 

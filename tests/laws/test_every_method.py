@@ -25,7 +25,7 @@ FEW_CHANNELS = {"bundled:efficientnet-lite0": "blocks.1", "timm:swin_tiny_patch4
 
 # What cannot be, and a word of the reason.
 OF_ATTENTION = ("rollout", "gae", "attention", "legrad", "maskclip")
-NO_PROMPTS = {"clip-surgery": "this network has none"}
+NO_PROMPTS = dict.fromkeys(("clip-surgery", "m2ib"), "this network has none")
 REFUSED = {
     "bundled:efficientnet-lite0": dict.fromkeys((*OF_ATTENTION, "grad-eclip"), "no attention") | NO_PROMPTS,
     "timm:test_vit": NO_PROMPTS,

@@ -8,7 +8,7 @@ from by_hand import close, evidence, layer, red
 from plain_signals import sloping
 
 from camcli import RequestError
-from camcli.methods.optimised import Adam, opti_cam
+from camcli.methods.optimised import Adam, m2ib, opti_cam
 
 
 def total(x):
@@ -101,3 +101,76 @@ def test_options_out_of_range_are_refused(options):
     e = evidence()
     with pytest.raises(RequestError, match="out of range"):
         opti_cam(e.act, e.images, e.score_and_grad, **options)
+
+
+# ---- M2IB
+
+
+def divergence(alpha, h):
+    """KL in bits of a token whose channels have this alpha, written with the densities' variances."""
+    kept = 1 / (1 + math.exp(-alpha))
+    variance = (1 - kept) ** 2
+    return (variance + (kept * h) ** 2 - 1 - math.log(variance)) / 2 / math.log(2)
+
+
+def by_cosine(weights):
+    """The signal of a cosine that is linear in the tokens (n, t, c)."""
+    return lambda depth: sloping(lambda tokens: (weights * tokens).sum((1, 2)))
+
+
+def test_m2ib_by_hand():
+    # The cosine rises steeply with the second token, far from all noise, and does not see the first: one step of Adam,
+    # whose length is the rate, takes the first from 5 to 4 and the second to 6.
+    tokens = torch.tensor([[[1.0], [100.0]]], dtype=torch.float64)
+    asked = []
+    map = m2ib(
+        lambda depth: asked.append(depth) or tokens,
+        by_cosine(torch.tensor([[0.0], [100.0]])),
+        lambda numbers: numbers[:, None],
+        steps=1,
+    )
+    wanted = torch.tensor([[[divergence(4, 1), divergence(6, 100)]]], dtype=torch.float64)
+    torch.testing.assert_close(map, wanted, rtol=1e-6, atol=0)
+    assert asked == [2]
+
+
+def test_m2ib_adds_the_bits_of_a_tokens_channels():
+    tokens = torch.tensor([[[1.0, 3.0], [100.0, 50.0]]], dtype=torch.float64)
+    map = m2ib(
+        lambda depth: tokens,
+        by_cosine(torch.tensor([[0.0, 0.0], [100.0, 100.0]])),
+        lambda numbers: numbers[:, None],
+        steps=1,
+    )
+    wanted = [divergence(4, 1) + divergence(4, 3), divergence(6, 100) + divergence(6, 50)]
+    torch.testing.assert_close(map[0, 0], torch.tensor(wanted, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_m2ib_keeps_what_the_prompt_needs_and_nothing_without_a_price():
+    draw = torch.Generator().manual_seed(1)
+    tokens = torch.randn(1, 6, 4, generator=draw, dtype=torch.float64)
+    weights = torch.zeros(6, 4, dtype=torch.float64)
+    weights[3] = 2 * tokens[0, 3].sign()
+    parts = lambda depth: tokens, by_cosine(weights), lambda numbers: numbers[:, None]
+    bits = m2ib(*parts)[0, 0]
+    assert bits.argmax() == 3
+    assert bits.sort().values[-2] < 0.1 * bits[3]
+    # If bits are free nothing need be drowned; what is not needed stays at alpha = 5.
+    free = m2ib(*parts, beta=0.0)[0, 0]
+    assert free[0].item() == pytest.approx(sum(divergence(5, h) for h in tokens[0, 0].tolist()), rel=1e-6)
+
+
+def test_m2ib_of_a_cosine_without_gradient_is_zero():
+    tokens = torch.ones(2, 3, 2, dtype=torch.float64)
+    weights = torch.zeros(2, 3, 2, dtype=torch.float64)
+    weights[1] = 1
+    map = m2ib(lambda depth: tokens, by_cosine(weights), lambda numbers: numbers[:, None])
+    assert not map[0].any()
+    assert (map[1] > 0).all()
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"lr": 0.0}, {"samples": 0}, {"beta": -0.1}])
+def test_m2ib_options_out_of_range_are_refused(options):
+    tokens = torch.ones(1, 3, 2)
+    with pytest.raises(RequestError, match="out of range"):
+        m2ib(lambda depth: tokens, by_cosine(torch.ones(3, 2)), lambda numbers: numbers[:, None], **options)

@@ -89,6 +89,15 @@ SIGNALS = {
         "from tokens (n, t, c) to the score of each token alone, without its bias, (n, t)",
     ),
     "token_cosines": ("attention", "from tokens to the cosines of each token alone and the prompts, (n, t, prompts)"),
+    "block_tokens": (
+        "attention",
+        "from a number of last blocks to the tokens that enter the first of them, class token and all, (n, t, c)",
+    ),
+    "cosine_and_grad": (
+        "attention",
+        "from a number of last blocks to a function from variants of the tokens that enter them to the cosine of image "
+        "and prompt and its gradient",
+    ),
     "token_cosine_blank": ("attention", "from tokens to the cosine of each with the empty prompt, (n, t)"),
     "cosines": ("score", "the cosine of the image and every prompt, -inf for prompts of other images, (n, prompts)"),
     "score": ("score", "the score that is explained, (n,)"),
@@ -162,6 +171,7 @@ ABSENT = {
     **dict.fromkeys(("noisetunnel", "vargrad", "squaregrad"), "smoothgrad, the mean over noisy copies"),
     **dict.fromkeys(("transformerattribution", "chefer", "beyondattention"), "gae, by the same authors"),
     **dict.fromkeys(("groupcam", "cameras", "polycam"), "scorecam, layercam or ablation-cam"),
+    **dict.fromkeys(("iba", "informationbottleneck"), "m2ib, the same for models that compare images with prompts"),
     **dict.fromkeys(("tcav", "craft", "ace"), "dff, which also finds concepts"),
 }
 
@@ -330,6 +340,14 @@ METHODS = MethodRegistry(
         "each patch's similarity to the prompt along a path of value-value attention, minus what all prompts share",
         "Li 2023, arXiv:2304.05653",
         cost="1 forward, 1 of 6 blocks and 1 of the head for each patch",
+    ),
+    MethodRow(
+        "optimised",
+        "m2ib",
+        "bits of each patch's token that pass a bottleneck of noise while the image stays like the prompt",
+        "Wang 2023, arXiv:2312.17174",
+        cost="1 forward, and 100 of the last 2 blocks with a backward to them",
+        aliases=("multimodalinformationbottleneck",),
     ),
     MethodRow(
         "gradient",

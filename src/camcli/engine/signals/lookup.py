@@ -49,6 +49,8 @@ SIGNAL_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "token_cosines": blocks.token_cosines,
     "token_cosine_blank": blocks.token_cosine_blank,
     "cosines": blocks.cosines,
+    "block_tokens": blocks.block_tokens,
+    "cosine_and_grad": blocks.cosine_and_grad,
     "score": gradients.score,
     "logits": gradients.logits,
     "index": gradients.index,
