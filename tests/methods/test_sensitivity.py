@@ -84,8 +84,8 @@ def test_hsic_by_hand():
     # median, and L is e = exp(-1/2) off the two blocks. Centred, L is +-(1 - e) / 2, with the sign of K, which is
     # +-1/2: the trace is 16 (1 - e) / 4, over 9.
     equal(hsic(red([1.0]), asking(total), samples=4, cells=1), [4 * (1 - math.exp(-0.5)) / 9])
-    # One open and two closed: distances 1, 1 and 0. H L H is 2 (1 - e) v v^T with v = (2, -1, -1) / 3, and K is s s^T / 2
-    # with s = (1, -1, -1), so that v s = 4 / 3: the trace is (1 - e) 16 / 9, over 4.
+    # One open and two closed: distances 1, 1 and 0. H L H is 2 (1 - e) v v^T with v = (2, -1, -1) / 3, and K is
+    # s s^T / 2 with s = (1, -1, -1), so that v s = 4 / 3: the trace is (1 - e) 16 / 9, over 4.
     equal(hsic(red([1.0]), asking(total), samples=3, cells=1), [4 * (1 - math.exp(-0.5)) / 9])
 
 

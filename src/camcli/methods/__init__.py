@@ -469,7 +469,7 @@ METHODS = MethodRegistry(
         "the activations as a few concepts, a colour each, and the classes whose scores they raise",
         "Collins 2018, arXiv:1806.10206",
         cost="1 forward, 1 of the part after the layer for each concept; beforehand, 1 for each of up to 100 images",
-        caveat="concepts do not depend on a class: a target has no effect",
+        caveat="concepts do not depend on a class: a target has no effect, but on the importance (-o importance=32)",
         fit="dff_directions",
         aliases=("deepfeaturefactorization", "deepfeaturefactorisation"),
     ),

@@ -52,7 +52,7 @@ def opti_cam(
 ) -> Float[Tensor, "n h w"]:
     """S = sum over k of softmax(u)_k A_k with the u for which y(X * n(up(S))) is greatest (Zhang 2023, eq. 4 to 7).
 
-    n min-maxes to 0..1, up enlarges to the input bilinearly: the weights of the channels are those whose map, as a mask,
+    n min-maxes to 0..1, up enlarges to the input bilinearly: the channels' weights are those whose map, as a mask,
     leaves the highest score. Adam looks for them from equal weights, for each image on its own. The map is n(S). Where
     all A_k are constant there is none; where the score of the masked image has no gradient it is zero. Rounding grows
     along the steps: with another batch size or device the cells of a map differ by some hundredths.

@@ -1,18 +1,16 @@
 """Maps from how a score depends on random masks of each part of the image: global sensitivity analysis."""
 
-import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.quasirandom import SobolEngine
 
 from camcli.base.errors import RequestError
 from camcli.base.option_checks import check_at_least
 from camcli.base.passes import Counted
+from camcli.methods.designs import find_total_indices, greatest_grid
 
 ScoreOf = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 
@@ -40,18 +38,13 @@ def sobol(
     """
     check_at_least(4, designs=designs)  # the first two points of a sequence are the same in A and in B
     check_at_least(1, cells=cells)
-    count = cells**2
-    if 2 * count > SobolEngine.MAXDIM:
-        most = math.isqrt(SobolEngine.MAXDIM // 2)
-        raise RequestError(f"cells={cells} is out of range", f"a Sobol sequence has numbers for {most} at most")
-    with torch.device("cpu"):  # whatever the caller's default device is
-        points = SobolEngine(2 * count).draw(designs).to(images)  # type: ignore[no-untyped-call]
-    first, second = points[:, :count], points[:, count:]
-    masks = itertools.chain(first, _replace_one_by_one(first, second))
-    variants = Counted((images * _enlarge(mask, images, cells) for mask in masks), designs * (count + 1))
-    scores = torch.stack(list(score_of(variants)), 1)
-    of_first, of_replaced = scores[:, None, :designs], scores[:, designs:].view(-1, count, designs)
-    indices = (of_first - of_replaced).square().mean(2) / (2 * of_first.var(2))
+    if cells > greatest_grid():
+        raise RequestError(
+            f"cells={cells} is out of range", f"a Sobol sequence has numbers for {greatest_grid()} at most"
+        )
+    indices = find_total_indices(
+        score_of, lambda mask: images * _enlarge(mask, images, cells), cells**2, designs, images
+    )
     return _to_map(indices, images, cells)
 
 
@@ -118,14 +111,6 @@ def _center(kernel: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]:
 def _to_map(indices: Float[Tensor, "n k"], images: Float[Tensor, "n d H W"], cells: int) -> Float[Tensor, "n H W"]:
     grid = indices.view(len(images), 1, cells, cells)
     return F.interpolate(grid, images.shape[2:], mode="bilinear").squeeze(1)
-
-
-def _replace_one_by_one(first: Float[Tensor, "N k"], second: Float[Tensor, "N k"]) -> Iterator[Float[Tensor, " k"]]:
-    """Iterate over the points of ``first``, cell by cell, with this cell as in ``second``."""
-    for cell in range(first.shape[1]):
-        replaced = first.clone()
-        replaced[:, cell] = second[:, cell]
-        yield from replaced
 
 
 def _enlarge(mask: Float[Tensor, " k"], images: Float[Tensor, "n d H W"], cells: int) -> Float[Tensor, "1 1 H W"]:

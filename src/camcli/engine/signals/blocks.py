@@ -207,7 +207,9 @@ def _take_last_blocks(scored: ScoredForward, depth: int) -> Sequence[nn.Module]:
         raise RequestError(
             f"depth is {depth}, and the network has {len(blocks) or 'no'} blocks"
             + (" before its pooling by attention" if not blocks else ""),
-            f"give a number of last blocks from 1 to {len(blocks)}" if blocks else "choose a method that works at a layer",
+            f"give a number of last blocks from 1 to {len(blocks)}"
+            if blocks
+            else "choose a method that works at a layer",
         )
     return blocks[-depth:]
 
