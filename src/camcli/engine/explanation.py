@@ -31,7 +31,7 @@ class ConceptClass:
 
 @dataclass(frozen=True, slots=True)
 class ConceptImportance:
-    """How much a concept matters to the score of a class.
+    """Importance of a concept for the score of a class.
 
     Attributes:
         index: the class.

@@ -116,7 +116,7 @@ def m2ib(
 
     Use: CLIP models: how much of the image's information a prompt needs, patch by patch.
     Not for: networks without prompts. The class token has gathered much of the image before the last blocks: the fewer
-        they are, the less the patches tell.
+        they are, the less the patches tell. The noise has a deviation of 1: among much larger tokens it hides little.
 
     Args:
         depth: how many blocks come after the bottleneck; the authors' demonstration has 2 of 12.
