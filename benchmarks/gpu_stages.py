@@ -144,7 +144,7 @@ def compare(name: str, method: str, device: str) -> str:
 def run_equal(asked: argparse.Namespace) -> Iterator[Row]:
     """Every method on every network: the device's maps against the CPU's, several at a time."""
     names = SMALL_NETWORKS if asked.quick else NETWORKS
-    late = ("masking", "cells", "sensitivity", "pixel", "concept")
+    late = ("masking", "cells", "sensitivity", "optimised", "pixel", "concept")
     methods = [row.name for row in sorted(METHODS.rows, key=lambda row: row.kind in late)]
     at_once = max(1, CORES // 4)
     share = (CORES // at_once,)

@@ -33,7 +33,17 @@ FAITHFULNESS = ("road-most", "deletion-mean", "insertion-blur")
 # Of a pointing game among cut-outs a tolerance would be a gift.
 SETTINGS = ("pointing-game.tolerance=0",)
 # A map of these takes hundreds of forwards, or thousands.
-COSTLY = ("scorecam", "gscorecam", "rise", "sobol", "occlusion", "smoothgrad", "integrated-gradients")
+COSTLY = (
+    "scorecam",
+    "gscorecam",
+    "rise",
+    "sobol",
+    "hsic",
+    "opti-cam",
+    "occlusion",
+    "smoothgrad",
+    "integrated-gradients",
+)
 OPTIONS = ("rise.samples=1000",)
 # Tens of thousands of forwards: days, for so many maps, on a processor.
 TOO_COSTLY = ("ss-cam", "is-cam")

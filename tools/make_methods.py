@@ -35,11 +35,12 @@ QUICK = {"ss-cam": ["samples=2"], "is-cam": ["samples=3"], "rise": ["samples=100
 # What shows channels is asked for the one that has most in the class.
 BY_CHANNEL = ("activation",)
 # What is of one sign everywhere, so that only differences tell.
-BY_RANGE = ("attention", "fullgrad", "rollout", "gae", "legrad", "maskclip", "clip-surgery", "lafam", "fem", "ss-cam")
+BY_RANGE = ("attention", "fullgrad", "rollout", "gae", "legrad", "maskclip", "clip-surgery", "m2ib", "lafam", "fem")
+BY_RANGE += ("ss-cam",)
 # What the bundled model cannot show is drawn by a transformer with real weights: see dino.py.
-BY_TRANSFORMER = ("rollout", "gae", "attention", "legrad", "grad-eclip", "maskclip", "clip-surgery")
+BY_TRANSFORMER = ("rollout", "gae", "attention", "legrad", "grad-eclip", "maskclip", "clip-surgery", "m2ib")
 # Of these, what compares images with prompts.
-BY_PROMPTS = ("clip-surgery",)
+BY_PROMPTS = ("clip-surgery", "m2ib")
 
 HEAD = """# Methods
 
@@ -52,15 +53,15 @@ and `camcli methods NAME` print the same.
 signed, as the formula gives them; overlays show their positive part. The images are made with the bundled
 EfficientNet-Lite0 at its default layer, with the espresso as the target. Those of attention methods are made with a
 DINOv2 ViT-S/14 fine-tuned for saliency, whose head was solved from crops of three of the sample photographs. For CLIP
-Surgery the rows of this head stand in for prompts; it is no CLIP model, and says nothing about how good the methods
-made for CLIP are there.
+Surgery and M2IB the rows of this head stand in for prompts; it is no CLIP model, and says nothing about how good the
+methods made for CLIP are there.
 
 Which one? Start with `gradcam`: it is fast, robust, and depends on model and class. To see only what the model uses,
 `hirescam`. For fine maps of early layers, `layercam` with `--fuse paper`. Without gradients, `scorecam` or
 `ablation-cam`, at a price. At pixel resolution, `integrated-gradients` or `smoothgrad`. For any model at all, `rise`
-or `occlusion`. For vision transformers also `gae`; for those of CLIP models `legrad` or `grad-eclip`, and with
-several prompts `clip-surgery`. Without a class, `eigencam` or `lafam`. To judge what a map is worth, compare it with
-`random`.
+or `occlusion`, or sooner `hsic`. For vision transformers also `gae`; for those of CLIP models `legrad` or
+`grad-eclip`, with several prompts `clip-surgery`, and for how much of the image a prompt needs `m2ib`. Without a
+class, `eigencam` or `lafam`. To judge what a map is worth, compare it with `random`.
 
 Several methods in one run share the forward and backward passes: `--method gradcam,hirescam,layercam`. Options are
 set by `-o name=value`. These apply to any method: `--fuse` for several layers, `--scales` and `--augment flip` for

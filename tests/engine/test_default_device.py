@@ -18,12 +18,14 @@ ATTENDING = ("rollout", "gae", "attention", "legrad", "grad-eclip", "maskclip")
 OPTIONS = {
     "rise": {"samples": 16},
     "sobol": {"designs": 4, "cells": 2},
+    "hsic": {"samples": 8, "cells": 2},
+    "opti-cam": {"steps": 3},
     "ss-cam": {"samples": 2},
     "is-cam": {"samples": 2},
     "smoothgrad": {"samples": 2},
 }
 # Those that a test of their own has, or that need prompts.
-LEFT_OUT = ("clip-surgery", "fullgrad")
+LEFT_OUT = ("clip-surgery", "m2ib", "fullgrad")
 
 
 @pytest.fixture

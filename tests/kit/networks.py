@@ -151,9 +151,9 @@ def small(method: str, **options: Any) -> Small:
     if method in ("cam", "fullgrad"):
         return Plain(**options)
     row = METHODS.find(method)
-    if method == "clip-surgery":
+    if method in ("clip-surgery", "m2ib"):
         return Compared(**options)
-    if row.kind == "attention":
+    if works_at(row) == "attention":
         return Looking(**options) if method in ("rollout", "gae", "attention") else Stacked(**options)
     return Small(**options)
 
@@ -221,6 +221,8 @@ FEW: dict[str, dict[str, Any]] = {
     "kmeans": {"segments": 2, "over": "picture"},
     "rise": {"samples": 400},
     "sobol": {"designs": 8, "cells": 3},
+    "hsic": {"samples": 40, "cells": 3},
+    "opti-cam": {"steps": 5},
 }
 
 

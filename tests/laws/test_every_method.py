@@ -19,13 +19,15 @@ MODELS = [
 ]
 # Fewer samples, masks or steps than the papers', for methods that ask often.
 QUICK = {"samples": 2, "top": 4, "steps": 3, "stride": 64, "window": 64, "iterations": 5, "designs": 4}
+# Of two masks HSIC is the same in every cell.
+MORE = {"hsic": {"samples": 8}}
 # A forward for each channel: at a layer with few, where there is one.
 EACH_CHANNEL = {"scorecam", "ss-cam", "is-cam"}
 FEW_CHANNELS = {"bundled:efficientnet-lite0": "blocks.1", "timm:swin_tiny_patch4_window7_224": "layers.0"}
 
 # What cannot be, and a word of the reason.
 OF_ATTENTION = ("rollout", "gae", "attention", "legrad", "maskclip")
-NO_PROMPTS = {"clip-surgery": "this network has none"}
+NO_PROMPTS = dict.fromkeys(("clip-surgery", "m2ib"), "this network has none")
 REFUSED = {
     "bundled:efficientnet-lite0": dict.fromkeys((*OF_ATTENTION, "grad-eclip"), "no attention") | NO_PROMPTS,
     "timm:test_vit": NO_PROMPTS,
@@ -44,7 +46,12 @@ def test_a_method_gives_a_map_or_a_reason(method, model, sample_images, tmp_path
     random = [] if model.startswith("bundled:") else ["--weights", "random"]
     row = METHODS.find(method)
     known = {name for part in row.parts or (method,) for name in read_options(METHODS.load(part))}
-    quick = [word for name, value in QUICK.items() if name in known for word in ("-o", f"{name}={value}")]
+    quick = [
+        word
+        for name, value in (QUICK | MORE.get(method, {})).items()
+        if name in known
+        for word in ("-o", f"{name}={value}")
+    ]
     quick += ["--layer", FEW_CHANNELS[model]] if model in FEW_CHANNELS and method in EACH_CHANNEL else []
     quick += ["-t", "channels:top:1"] if method == "activation" else []
     asked = ["explain", "-m", model, *random, "--method", method, *quick, "--out", str(tmp_path), "--quiet"]

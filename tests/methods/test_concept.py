@@ -6,7 +6,8 @@ from concepts import alone, drawn
 
 from camcli import RequestError
 from camcli.methods.activation import eigencam
-from camcli.methods.concept import dff, dff_directions, factorize, solve_weights
+from camcli.methods.concept import dff, dff_directions
+from camcli.methods.factors import factorize, solve_weights
 
 
 def two_places():

@@ -13,8 +13,9 @@ from plain_signals import Asked, Two, asking
 
 from camcli.methods.cells import recipro_cam
 from camcli.methods.masking import ablation_cam, gscorecam, is_cam, occlusion, rise, scorecam, ss_cam
+from camcli.methods.optimised import opti_cam
 from camcli.methods.pixel import fullgrad, input_x_gradient, integrated_gradients, saliency, smoothgrad
-from camcli.methods.sensitivity import sobol
+from camcli.methods.sensitivity import hsic, sobol
 
 # Each is called with evidence as its attributes; where it draws, it draws little.
 CALLS = {
@@ -24,6 +25,7 @@ CALLS = {
     "ss-cam": lambda e: ss_cam(e.act, e.images, e.score_of, samples=3),
     "ss-cam-image": lambda e: ss_cam(e.act, e.images, e.score_of, samples=3, on="image"),
     "is-cam": lambda e: is_cam(e.act, e.images, e.score_of, samples=4),
+    "opti-cam": lambda e: opti_cam(e.act, e.images, e.score_and_grad, steps=5),
     "ablation-cam": lambda e: ablation_cam(e.act, e.score, e.score_from_layer),
     "ablation-cam-norm": lambda e: ablation_cam(e.act, e.score, e.score_from_layer, per="norm"),
     "recipro-cam": lambda e: recipro_cam(e.act, e.score_from_layer),
@@ -31,6 +33,7 @@ CALLS = {
     "occlusion": lambda e: occlusion(e.images, e.score, e.score_of, window=3, stride=2),
     "rise": lambda e: rise(e.images, e.score_of, samples=50, cells=3),
     "sobol": lambda e: sobol(e.images, e.score_of, designs=8, cells=3),
+    "hsic": lambda e: hsic(e.images, e.score_of, samples=40, cells=3),
     "saliency": lambda e: saliency(e.input_grad),
     "input-x-gradient": lambda e: input_x_gradient(e.images, e.input_grad),
     "smoothgrad": lambda e: smoothgrad(e.images, e.score_and_grad, samples=3),
@@ -44,11 +47,12 @@ CHANNELS = [
     "ss-cam",
     "ss-cam-image",
     "is-cam",
+    "opti-cam",
     "ablation-cam",
     "recipro-cam",
 ]
 # Their noise and masks lie as they lie, however the image is turned.
-DRAWN = {"ss-cam", "ss-cam-image", "rise", "sobol", "smoothgrad"}
+DRAWN = {"ss-cam", "ss-cam-image", "rise", "sobol", "hsic", "smoothgrad"}
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -118,7 +122,8 @@ def watched(ahead):
     return seen, reading
 
 
-ASKS = [name for name in CALLS if name not in ("saliency", "input-x-gradient", "fullgrad")]
+# Each variant of opti-cam depends on the score of the one before.
+ASKS = [name for name in CALLS if name not in ("saliency", "input-x-gradient", "fullgrad", "opti-cam")]
 
 
 @pytest.mark.slow

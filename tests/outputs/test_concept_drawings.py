@@ -10,7 +10,7 @@ from PIL import Image
 
 import camcli
 from camcli import Explainer, Explanation, Network
-from camcli.engine.explanation import Concept, ConceptClass
+from camcli.engine.explanation import Concept, ConceptClass, ConceptImportance
 from camcli.images.source import Picture, PictureSource
 from camcli.images.transform import Preprocess
 from camcli.outputs import OUTPUTS, draw, panel
@@ -69,6 +69,11 @@ def test_the_panel_has_a_legend():
     for number in (1, 2):
         assert ((sheet == concept_colour(number)).all(2)).sum() >= panel.PATCH_SIDE**2
     assert panel.describe_classes(CONCEPTS[0]) == "tabby +5.2, tiger cat +3"
+    important = (ConceptImportance(281, "tabby", 0.424), ConceptImportance(967, "espresso", None))
+    assert (
+        panel.describe_classes(replace(CONCEPTS[0], importances=important)) == "42% of tabby: tabby +5.2, tiger cat +3"
+    )
+    assert panel.describe_classes(replace(CONCEPTS[1], importances=important)) == "42% of tabby"
     assert [text for _, _, text in panel.heading(of_two())] == [
         "2 concepts",
         "they make up 80% of the layer's activations",
@@ -108,6 +113,7 @@ def test_concepts_are_json_and_back():
             {"index": 281, "label": "tabby", "rise": 5.25},
             {"index": 282, "label": "tiger cat", "rise": 3},
         ],
+        "importances": [],
     }
     assert tuple(map(Concept.from_dict, values["concepts"])) == CONCEPTS
 

@@ -11,7 +11,7 @@ from camcli.cli import app
 from camcli.models import load
 from zoo import OPEN_CLIP
 
-METHODS = ["gradcam", "gscorecam", "gae", "rollout", "legrad", "grad-eclip", "maskclip", "clip-surgery"]
+METHODS = ["gradcam", "gscorecam", "gae", "rollout", "legrad", "grad-eclip", "maskclip", "clip-surgery", "m2ib"]
 OF_ATTENTION = METHODS[2:]
 # The score reads the mean of all patches.
 MEAN = {"grad-eclip": "needs a score that reads one token after the last attention"}
@@ -20,7 +20,8 @@ REFUSED = {
     "ConvNeXt of timm": dict.fromkeys(OF_ATTENTION, "no attention was found in it"),
     "Swin of timm": dict.fromkeys(OF_ATTENTION, "it has attention in windows") | MEAN,
     "MobileCLIP (FastViT of timm)": MEAN
-    | dict.fromkeys(["maskclip", "clip-surgery"], "return maps, not sequences, so single tokens cannot be scored"),
+    | dict.fromkeys(["maskclip", "clip-surgery"], "return maps, not sequences, so single tokens cannot be scored")
+    | {"m2ib": "take maps, not sequences"},
     "ViT of timm, mean of patches": MEAN,
     "ViTamin": MEAN,
 }

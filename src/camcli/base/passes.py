@@ -72,17 +72,30 @@ class Passes:
 
 
 class Counted(Generic[T]):
-    """Iterable of a known length, such as a generator of so many masks."""
+    """Iterable of a known length, such as a generator of so many masks.
 
-    def __init__(self, items: Iterable[T], total: int) -> None:
+    Args:
+        items: the items.
+        total: their number; 0 if it is not known.
+        group: number of items after which the next depend on the answers so far, so that they must not be drawn before;
+            0 if none depends on any.
+    """
+
+    def __init__(self, items: Iterable[T], total: int, group: int = 0) -> None:
         self._items = items
         self._total = total
+        self.group = group
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._items)
 
     def __length_hint__(self) -> int:
         return self._total
+
+
+def read_group(items: Iterable[Any]) -> int:
+    """Return the number of items after which the next depend on the answers so far; 0 if none depends on any."""
+    return items.group if isinstance(items, Counted) else 0
 
 
 @contextmanager

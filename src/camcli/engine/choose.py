@@ -246,6 +246,21 @@ def choose_targets(
     return [_choose_for_image(setup, plan, predictions, agreed, row) for row in range(len(batch.images))]
 
 
+def choose_classes(setup: Setup, predictions: Predictions, batch: Batch) -> list[list[int] | PictureError]:
+    """Choose the classes of each image whose concepts may matter to them; an error where they cannot be explained."""
+
+    def choose(row: int) -> list[int] | PictureError:
+        scores = predictions.scores(row)
+        try:
+            classes = parse_classes(batch.select(row, mask_competing(scores, batch.competing(row))))
+            check_classes(classes, len(scores), setup.network.labels if setup.network else Labels(()))
+        except PictureError as error:
+            return error
+        return list(dict.fromkeys(classes))
+
+    return [choose(row) for row in range(len(batch.images))]
+
+
 def _select_agreed(select: TargetSelector, predictions: Predictions, images: int) -> TargetSelector:
     """Return a selector for a group with one prediction: the common choice of its images, if they agree."""
     if not isinstance(predictions, GroupPredictions):

@@ -27,6 +27,7 @@ from camcli.engine.choose import (
     as_shared_selector,
     as_tuple,
     check_channel,
+    choose_classes,
     choose_targets,
     default_selector,
     one_of,
@@ -306,7 +307,9 @@ class Explainer:
         with setup.runner.ready(), setup.runner.extra_inputs.providing(batch.extras):
             forward = setup.runner.run(images, batch.picture_mask, batch.region_mask, plan)
             targets = choose_targets(setup, plan, forward.predictions, batch)
-            concepts = find_concepts(setup, plan, forward, batch.picture_mask)
+            concepts = find_concepts(
+                setup, plan, forward, batch.picture_mask, lambda: choose_classes(setup, forward.predictions, batch)
+            )
             maps = compute_maps(setup, prepared, images, forward, targets)
             return to_results(setup, prepared, images, forward, targets, maps, concepts)
 

@@ -30,6 +30,22 @@ class ConceptClass:
 
 
 @dataclass(frozen=True, slots=True)
+class ConceptImportance:
+    """Importance of a concept for the score of a class.
+
+    Attributes:
+        index: the class.
+        label: its name.
+        total: the concept's total Sobol index: the share of the variance of the score, while concepts are weakened at
+            random, that it has a part in; None where no concept changes the score.
+    """
+
+    index: int
+    label: str
+    total: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Concept:
     """One of the concepts that a layer's activation consists of in an image.
 
@@ -37,16 +53,20 @@ class Concept:
         number: from 1 on, the same in all images that were factorised together; its place in the map.
         share: share of the concept in the image: the sum of its map over the sum of all concepts' maps.
         classes: those whose scores it raises, strongest first; empty if it raises none, or none can be named.
+        importances: for the classes that are explained; empty if that was not asked for.
     """
 
     number: int
     share: float
     classes: tuple[ConceptClass, ...] = ()
+    importances: tuple[ConceptImportance, ...] = ()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Concept:
         """Build a concept from its JSON values."""
-        return cls(values["number"], values["share"], tuple(ConceptClass(**one) for one in values["classes"]))
+        classes = tuple(ConceptClass(**one) for one in values["classes"])
+        importances = tuple(ConceptImportance(**one) for one in values.get("importances", ()))
+        return cls(values["number"], values["share"], classes, importances)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ NEEDS_INPUT_GRAPH = frozenset({"input_grad", "biases"})
 NEEDS_QUERY = frozenset({"query", "key", "value", "attn_out_grad"})
 # Signals that need a rerun of the attention blocks, or of the part after them.
 NEEDS_TOKEN_SCORES = frozenset({"token_score", "token_cosines", "token_cosine_blank"})
-NEEDS_BLOCKS = frozenset({"early_exit_grads", "value_tokens", "value_path"}) | NEEDS_TOKEN_SCORES
+NEEDS_BLOCKS = NEEDS_TOKEN_SCORES | {
+    *("early_exit_grads", "value_tokens", "value_path", "block_tokens", "cosine_and_grad")
+}
 # Signals that need scores that are cosines.
-NEEDS_COSINES = frozenset({"cosines", "token_cosines", "token_cosine_blank"})
+NEEDS_COSINES = frozenset({"cosines", "token_cosines", "token_cosine_blank", "cosine_and_grad"})
 # Signals that need attention to be captured.
 NEEDS_ATTENTION = frozenset({"attn", "attn_grad", "rows_to_grid", "to_grid"}) | NEEDS_QUERY | NEEDS_BLOCKS
 # Of these, signals that need the gradient at the last attention alone.

@@ -41,6 +41,7 @@ GRADIENT_SIGNALS = frozenset(
         "attn_grad",
         "attn_out_grad",
         "early_exit_grads",
+        "cosine_and_grad",
     }
 )
 # Signals that need a gradient.

@@ -89,6 +89,15 @@ SIGNALS = {
         "from tokens (n, t, c) to the score of each token alone, without its bias, (n, t)",
     ),
     "token_cosines": ("attention", "from tokens to the cosines of each token alone and the prompts, (n, t, prompts)"),
+    "block_tokens": (
+        "attention",
+        "from a number of last blocks to the tokens that enter the first of them, class token and all, (n, t, c)",
+    ),
+    "cosine_and_grad": (
+        "attention",
+        "from a number of last blocks to a function from variants of the tokens that enter them to the cosine of image "
+        "and prompt and its gradient",
+    ),
     "token_cosine_blank": ("attention", "from tokens to the cosine of each with the empty prompt, (n, t)"),
     "cosines": ("score", "the cosine of the image and every prompt, -inf for prompts of other images, (n, prompts)"),
     "score": ("score", "the score that is explained, (n,)"),
@@ -161,7 +170,8 @@ ABSENT = {
     **dict.fromkeys(("layergradientxactivation", "layergradxact"), "hirescam, gradient times activation, or layercam"),
     **dict.fromkeys(("noisetunnel", "vargrad", "squaregrad"), "smoothgrad, the mean over noisy copies"),
     **dict.fromkeys(("transformerattribution", "chefer", "beyondattention"), "gae, by the same authors"),
-    **dict.fromkeys(("groupcam", "cameras", "opticam", "polycam"), "scorecam, layercam or ablation-cam"),
+    **dict.fromkeys(("groupcam", "cameras", "polycam"), "scorecam, layercam or ablation-cam"),
+    **dict.fromkeys(("iba", "informationbottleneck"), "m2ib, the same for models that compare images with prompts"),
     **dict.fromkeys(("tcav", "craft", "ace"), "dff, which also finds concepts"),
 }
 
@@ -332,6 +342,14 @@ METHODS = MethodRegistry(
         cost="1 forward, 1 of 6 blocks and 1 of the head for each patch",
     ),
     MethodRow(
+        "optimised",
+        "m2ib",
+        "bits of each patch's token that pass a bottleneck of noise while the image stays like the prompt",
+        "Wang 2023, arXiv:2312.17174",
+        cost="1 forward, and 100 of the last 2 blocks with a backward to them",
+        aliases=("multimodalinformationbottleneck",),
+    ),
+    MethodRow(
         "gradient",
         "cam",
         "channels weighted by the class's weights in the head",
@@ -451,7 +469,7 @@ METHODS = MethodRegistry(
         "the activations as a few concepts, a colour each, and the classes whose scores they raise",
         "Collins 2018, arXiv:1806.10206",
         cost="1 forward, 1 of the part after the layer for each concept; beforehand, 1 for each of up to 100 images",
-        caveat="concepts do not depend on a class: a target has no effect",
+        caveat="concepts do not depend on a class: a target has no effect, but on the importance (-o importance=32)",
         fit="dff_directions",
         aliases=("deepfeaturefactorization", "deepfeaturefactorisation"),
     ),
@@ -532,6 +550,13 @@ METHODS = MethodRegistry(
         cost="2 forwards, and 9 for each channel",
     ),
     MethodRow(
+        "optimised",
+        "opti-cam",
+        "the weights of the channels whose map, as a mask of the image, leaves the highest score",
+        "Zhang 2023, arXiv:2301.07002",
+        cost="1 forward, and 100 with a backward to the input",
+    ),
+    MethodRow(
         "masking",
         "ablation-cam",
         "channels weighted by the share of the score that is lost without them",
@@ -573,6 +598,14 @@ METHODS = MethodRegistry(
         "Fel 2021, arXiv:2111.04138",
         cost="1 forward, and 2080",
         aliases=("sobolattributionmethod", "sobolattribution"),
+    ),
+    MethodRow(
+        "sensitivity",
+        "hsic",
+        "dependence of the score under random masks on each cell of the image",
+        "Novello 2022, arXiv:2206.06219",
+        cost="1 forward, and 500",
+        aliases=("hsicattributionmethod", "hsicattribution"),
     ),
     MethodRow(
         "pixel",

@@ -1,17 +1,20 @@
 """Concepts: a layer's output A as a few directions of channels, or kinds of cells, and what each cell has of them."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from camcli.base.deprecated import with_old_names
 from camcli.base.errors import RequestError
-from camcli.methods.activation import flatten_cells, scale_to_unit, top_eigenvectors, unflatten_cells
+from camcli.base.option_checks import check_at_least
+from camcli.methods.activation import flatten_cells, scale_to_unit, unflatten_cells
 from camcli.methods.components import COLOURS, assign, find_members, fit_clusters, fit_components
+from camcli.methods.designs import find_total_indices
+from camcli.methods.factors import factorize, solve_weights
 
 # From variants of A to the scores of every class, one after the other.
 LogitsFromLayer = Callable[[Iterable[Tensor]], Iterator[Tensor]]
@@ -33,6 +36,8 @@ class Concepts(NamedTuple):
         classes: the classes whose scores each concept raises, strongest first, ``(n, k, m)``; m is 0 without classes.
         score_gains: the increases of their scores, ``(n, k, m)``.
         shares: each concept's share of the image, ``(n, k)``; None for the sum of its map over that of all.
+        importances: each concept's total Sobol index for the score of every class, ``(n, k, classes)``, NaN where no
+            concept changes it; None if it was not asked for.
     """
 
     maps: Float[Tensor, "n k h w"]
@@ -41,73 +46,7 @@ class Concepts(NamedTuple):
     classes: Int[Tensor, "n k m"]
     score_gains: Float[Tensor, "n k m"]
     shares: Float[Tensor, "n k"] | None = None
-
-
-def _initialize_factors(rows: Float[Tensor, "n m c"], k: int) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n k c"]]:
-    """Initialize a non-negative factorisation by the singular vectors' stronger sides (Boutsidis 2008, NNDSVDa).
-
-    It depends on the rows alone, neither on random numbers nor on the order of channels or cells.
-    """
-    if rows.shape[1] <= rows.shape[2]:
-        _, left = top_eigenvectors(rows @ rows.mT, k)
-        right = rows.mT @ left
-    else:
-        _, right = top_eigenvectors(rows.mT @ rows, k)
-        left = rows @ right
-    # One side has length 1, the other that of the singular value, so only their product matters.
-    up = left.clamp(min=0), right.clamp(min=0)
-    down = (-left).clamp(min=0), (-right).clamp(min=0)
-
-    def weight(side: tuple[Tensor, Tensor]) -> Tensor:
-        product: Tensor = vector_norm(side[0], dim=1, keepdim=True) * vector_norm(side[1], dim=1, keepdim=True)
-        return product
-
-    upper = weight(up) >= weight(down)
-    size = torch.maximum(weight(up), weight(down)).sqrt()
-
-    def scale_side(one: Tensor, other: Tensor) -> Tensor:
-        side = one.where(upper, other)
-        length: Tensor = vector_norm(side, dim=1, keepdim=True)
-        return side / length.where(length > 0, 1) * size
-
-    # Zeros stay zero in multiplicative updates, so none are allowed at the start.
-    floor = 0.1 * (rows.mean((1, 2), keepdim=True) / k).sqrt()
-    return torch.maximum(scale_side(up[0], down[0]), floor), torch.maximum(scale_side(up[1], down[1]), floor).mT
-
-
-def factorize(
-    rows: Float[Tensor, "n m c"], k: int, updates: int
-) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n k c"]]:
-    """Factorize non-negative rows as H W with H, W >= 0, by the multiplicative updates of Lee and Seung (2001).
-
-    The rows of W have length 1. The concept with most in H (the greatest length of its column) comes first.
-    """
-    rows, greatest = scale_to_unit(rows)
-    maps, parts = _initialize_factors(rows, k)
-    tiny = torch.finfo(rows.dtype).tiny
-    for _ in range(updates):
-        parts = parts * (maps.mT @ rows) / (maps.mT @ maps @ parts + tiny)
-        maps = maps * (rows @ parts.mT) / (maps @ (parts @ parts.mT) + tiny)
-    lengths = vector_norm(parts, dim=2)
-    maps = maps * lengths[:, None] * greatest
-    parts = parts / lengths.where(lengths > 0, 1)[..., None]
-    order = vector_norm(maps, dim=1).argsort(dim=1, descending=True, stable=True)
-    return maps.gather(2, order[:, None].expand_as(maps)), parts.gather(1, order[..., None].expand_as(parts))
-
-
-def solve_weights(
-    rows: Float[Tensor, "n m c"], directions: Float[Tensor, "k c"], sweeps: int
-) -> Float[Tensor, "n m k"]:
-    """Find H >= 0 with the least |rows - H W| for a given W, by coordinate descent over the concepts in sweeps."""
-    gram = directions @ directions.mT
-    products = rows @ directions.mT
-    maps = torch.zeros_like(products)
-    for _ in range(sweeps):
-        for one in range(len(directions)):
-            if gram[one, one] > 0:
-                missed = products[..., one] - maps @ gram[:, one]
-                maps[..., one] = (maps[..., one] + missed / gram[one, one]).clamp(min=0)
-    return maps
+    importances: Float[Tensor, "n k classes"] | None = None
 
 
 def find_raised_classes(
@@ -156,6 +95,7 @@ def dff(
     over: Literal["set", "picture"] = "set",
     classes: int = 3,
     iterations: int = 200,
+    importance: int = 0,
 ) -> Concepts:
     """A as a sum of few concepts, A ~ H W with H, W >= 0 (Collins 2018); one image shows them all, a colour each.
 
@@ -170,6 +110,10 @@ def dff(
     that concept's part alone, H_k W_k, compared with an output of zero. Where pooling and a linear layer follow, that
     is the mean of H_k times the class's weights applied to W_k; pytorch-grad-cam applies them so.
 
+    With ``importance`` each concept has the total Sobol index by which CRAFT (Fel 2023, sec. 3.3) ranks concepts: the
+    share of the variance of the explained class's score that it has a part in while the maps H_k of all concepts are
+    weakened at random, each as a whole. For a class over several images, take the mean.
+
     Use: which parts the network distinguishes in images, and whether they are the same in each.
     Not for: why a class was chosen: concepts do not depend on it, and what they leave out may be decisive.
 
@@ -179,11 +123,14 @@ def dff(
             ``picture``: each image separately.
         classes: maximum number of classes named for each concept.
         iterations: how many updates.
+        importance: number of designs of the importance, 32 in CRAFT, with as many forwards of the part after the layer
+            for each concept and once more; 0 for none.
     """
     count, channels, height, width = act.shape
     _check_counts(concepts, iterations, channels, height * width, f"{height} x {width} cells")
     if classes < 0:
         raise RequestError(f"{classes} classes cannot be named", "choose 0 or more")
+    _check_importance(importance, logits_from_layer)
     rows, greatest = scale_to_unit(flatten_cells(act))
     below, rows = rows.clamp(max=0), rows.clamp(min=0)
     if over == "picture" or basis is None:
@@ -198,7 +145,28 @@ def dff(
     if logits_from_layer is not None and classes:
         parts = (grids[:, one, None] * directions[:, one, :, None, None] for one in range(concepts))
         raised = find_raised_classes(parts, logits_from_layer, classes)
-    return Concepts(grids, kept, negative, *raised)
+    importances = None
+    if logits_from_layer is not None and importance:
+        rebuild = partial(_rebuild_weakened, maps, directions, act)
+        importances = find_total_indices(logits_from_layer, rebuild, concepts, importance, maps)
+    return Concepts(grids, kept, negative, *raised, importances=importances)
+
+
+def _rebuild_weakened(
+    maps: Float[Tensor, "n m k"], directions: Float[Tensor, "n k c"], act: Float[Tensor, "n c h w"], weights: Tensor
+) -> Float[Tensor, "n c h w"]:
+    """Return the layer's output with each concept times its weight."""
+    return unflatten_cells(((maps * weights) @ directions).mT, act)
+
+
+def _check_importance(designs: int, logits_from_layer: LogitsFromLayer | None) -> None:
+    if designs:
+        check_at_least(4, importance=designs)
+    if designs and logits_from_layer is None:
+        raise RequestError(
+            "the importance of concepts needs the scores of classes for changed activations, which this network lacks",
+            "leave -o importance out",
+        )
 
 
 def _no_classes(images: int, concepts: int) -> tuple[Int[Tensor, "n k 0"], Float[Tensor, "n k 0"]]:

@@ -56,6 +56,9 @@ HELD = {
 PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 COMPONENTS_LEGEND = "amount of each colour: sigmoid of twice the component in standard deviations"
 LEGEND = "concept, its share of this image, and the classes whose scores it raises most"
+IMPORTANCE_LEGEND = (
+    "concept, its share of this image, of what varies the explained scores, and the classes it raises most"
+)
 
 OUTSIDE_WORDS = {
     "dim": "outside the frame: not seen by the model",
@@ -346,7 +349,8 @@ def _place_legend(page: Page, explanation: Explanation, style: Style, top: int) 
         top += ENTRY_HEIGHT
     full = format_value(full_scale(explanation.drawn, style))
     strength = f"strength of colour: {describe_scale(explanation.drawn, style)}; full at {full}"
-    lines = (LEGEND.replace("concept", "segment"),) if explanation.finds == "segments" else (LEGEND, strength)
+    legend = IMPORTANCE_LEGEND if any(one.importances for one in explanation.concepts) else LEGEND
+    lines = (LEGEND.replace("concept", "segment"),) if explanation.finds == "segments" else (legend, strength)
     for line, text in enumerate(lines):
         below = top + GAP // 2 + line * round(SMALL * 1.4)
         page.write((MARGIN, below), shorten_text(text, SMALL, width), GREY, SMALL)
@@ -368,8 +372,10 @@ def _place_components(page: Page, explanation: Explanation, top: int) -> None:
 
 
 def describe_classes(concept: Concept) -> str:
-    """List the classes whose scores a concept raises, with the increases."""
-    return ", ".join(f"{one.label} +{one.rise:.2g}" for one in concept.classes)
+    """List the classes to which a concept matters, and those whose scores it raises, with the increases."""
+    important = [f"{one.total:.0%} of {one.label}" for one in concept.importances if one.total is not None]
+    raised = ", ".join(f"{one.label} +{one.rise:.2g}" for one in concept.classes)
+    return ": ".join(filter(None, [", ".join(important), raised]))
 
 
 def _mark_concepts(

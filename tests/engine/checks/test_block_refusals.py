@@ -126,13 +126,14 @@ def test_an_end_that_takes_as_many_tokens_as_ever_is_handed_as_many_copies():
     same(one, other)
 
 
-def test_clip_surgery_needs_prompts():
-    said = refuses(timm_vit(), "clip-surgery", "compares an image with prompts, and this network has none")
+@pytest.mark.parametrize("method", ["clip-surgery", "m2ib"])
+def test_clip_surgery_and_m2ib_need_prompts(method):
+    said = refuses(timm_vit(), method, "compares an image with prompts, and this network has none")
     assert "--text" in said.hint
-    network = explainer(Compared(), "clip-surgery").network
+    network = explainer(Compared(), method).network
     for options in ({"score": "probability"}, {"counterfactual": True}):
         with pytest.raises(RequestError, match="supports --score logit only"):
-            Explainer(network, method="clip-surgery", **options)
+            Explainer(network, method=method, **options)
 
 
 def test_clip_surgery_of_one_prompt_needs_the_empty_one():
@@ -194,6 +195,8 @@ def test_options_that_cannot_be_are_said_before_the_first_picture():
     for method, options, message in (
         ("legrad", {"layers": -1}, "layers is -1"),
         ("clip-surgery", {"depth": 0}, "depth is 0"),
+        ("m2ib", {"depth": 0}, "depth is 0, and the network has 2 blocks"),
+        ("m2ib", {"depth": 3}, "depth is 3, and the network has 2 blocks"),
         ("rollout", {"discard": 1.0}, "discard is 1"),
     ):
         with pytest.raises(RequestError, match=message):

@@ -1,5 +1,8 @@
 """Concepts through the explainer: the classes they speak for, one explanation for each image."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +13,11 @@ from torch import nn
 
 import camcli
 from camcli import Explainer, PictureError, RequestError
+from camcli.engine.explanation import Concept
 from camcli.engine.maps import concepts
 from camcli.engine.maps.concepts import pick_evenly, put_even_sample_first, sample_cells
-from camcli.methods.concept import dff, dff_directions, factorize
+from camcli.methods.concept import dff, dff_directions
+from camcli.methods.factors import factorize
 
 
 def explained(model, layers=("last",), **options):
@@ -67,6 +72,53 @@ def test_the_classes_are_those_of_the_network_behind_the_layer():
             best = [index for index in rises.argsort(descending=True).tolist() if rises[index] > 0][:2]
             assert [spoken.index for spoken in concept.classes] == best
             assert [spoken.rise for spoken in concept.classes] == pytest.approx(rises[best].tolist(), rel=1e-4)
+
+
+# ---- the classes that a concept matters to
+
+
+def test_importance_is_for_the_classes_that_are_explained():
+    model, images = Pooled(classes=5), pictures(3, 16)
+    explainer = explained(model, importance=16)
+
+    def select(row, scores):
+        if row == 2:
+            raise PictureError("it has no row")
+        return [[4], [1, 0]][row]
+
+    found = explainer.results(images, select)
+    assert [str(one) for one in found[2]] == ["it has no row"]
+    with pytest.raises(RequestError, match="there is no class 9"):
+        explainer(images, 9)
+    assert [[one.index for one in concept.importances] for concept in found[0][0].concepts] == [[4], [4]]
+    assert [[one.index for one in concept.importances] for concept in found[1][0].concepts] == [[1, 0], [1, 0]]
+    # Behind pooling and a linear layer the scores are sums, whose indices sum to 1, as far as so few designs tell.
+    for number in range(2):
+        assert sum(concept.importances[number].total for concept in found[1][0].concepts) == pytest.approx(1, abs=0.25)
+    # Of no class in particular it is the predicted one.
+    [one] = explainer.results(images[:1])[0]
+    assert one.concepts[0].importances[0].index == int(model(images[:1]).argmax())
+    assert Concept.from_dict(json.loads(json.dumps(asdict(one.concepts[0])))) == one.concepts[0]
+
+
+def test_importance_for_a_score_that_no_concept_changes_is_undefined():
+    model = Pooled()
+    with torch.no_grad():
+        model.fc.weight[1] = 0
+    [[one]] = explained(model, importance=8)(pictures(1, 16), 1)
+    assert [concept.importances[0].total for concept in one.concepts] == [None, None]
+
+
+def test_importance_needs_a_head():
+    with pytest.raises(RequestError, match="importance of concepts needs the scores of classes"):
+        explained(named(Pooled(), 3, headless=True), importance=8)(pictures(1, 16))
+
+
+def test_importance_was_not_in_earlier_records():
+    assert Concept.from_dict({"number": 1, "share": 0.5, "classes": []}) == Concept(1, 0.5)
+
+
+# ---- where there are none
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")

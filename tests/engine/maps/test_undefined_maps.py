@@ -7,7 +7,7 @@ from networks import ByHand, Pooled, Small, Through, explainer, named, pictures,
 from torch import nn
 
 from camcli import Explainer, PictureError
-from camcli.methods import METHODS
+from camcli.methods import METHODS, works_at
 
 every_method = pytest.mark.parametrize("method", METHODS.names())
 
@@ -62,13 +62,13 @@ def blank_net():
 
 # row: why it says nothing of a network without biases, or of nothing in it.
 NOT_ASKED = {
-    **dict.fromkeys([row.name for row in METHODS.rows if row.kind == "attention"], "the network has no attention"),
+    **dict.fromkeys([row.name for row in METHODS.rows if works_at(row) == "attention"], "the network has no attention"),
     **dict.fromkeys(["cam", "fullgrad"], "the network multiplies"),
     "random": "it is noise, of what is nothing too",
     "activation": "that a channel is silent is what it shows: see test_channel_targets.py",
 }
 # What divides by nothing where all channels are flat, or the score is 0.
-UNDEFINED = {"scorecam", "gscorecam", "ss-cam", "is-cam", "ablation-cam", "recipro-cam", "sobol"}
+UNDEFINED = {"scorecam", "gscorecam", "ss-cam", "is-cam", "ablation-cam", "opti-cam", "recipro-cam", "sobol"}
 
 
 @every_method

@@ -1,4 +1,6 @@
-"""LeGrad, Grad-ECLIP, MaskCLIP and CLIP Surgery: as in their papers, written out for each network."""
+"""LeGrad, Grad-ECLIP, MaskCLIP, CLIP Surgery and M2IB: as in their papers, written out for each network."""
+
+import math
 
 import pytest
 import torch
@@ -170,3 +172,34 @@ def test_maskclip_of_prompts_is_the_cosine_without_the_bias():
     own = pieces.added(pieces.blocks[-1], pieces.looked(pieces.blocks[-1], tokens)[2])
     wanted = 7 * F.normalize(pieces.head_of_each(own), dim=2) @ model.prompts[1]
     close(explained("open_clip", model, "maskclip", images, 1, (7.0, -2.0), labels=3)[0], grid_of(wanted.detach(), 1))
+
+
+@pytest.mark.parametrize(("name", "depth"), networks_and(2, 3))
+def test_m2ib_is_its_paper_written_out(name, depth):
+    tower, images, steps, samples = NETWORKS[name](), pictures(2, SIZE), 4, 3
+    model, pieces = prompted(tower, 3), Pieces(tower)
+    model.requires_grad_(False)
+    tokens = pieces.handed(images)[-1 - depth].detach()
+    alpha = torch.full_like(tokens, 5.0).requires_grad_()
+    adam, draw = torch.optim.Adam([alpha], lr=1.0), torch.Generator().manual_seed(3)
+
+    def information():
+        kept = alpha.sigmoid()
+        passed = torch.distributions.Normal(kept * tokens, 1 - kept)
+        return torch.distributions.kl_divergence(passed, torch.distributions.Normal(0.0, 1.0))
+
+    for _ in range(steps):
+        cosines = []
+        for _ in range(samples):
+            noise = torch.randn(1, *tokens.shape[1:], generator=draw).double()
+            blurred = alpha.sigmoid() * tokens + (1 - alpha.sigmoid()) * noise
+            for block in pieces.blocks[-depth:]:
+                blurred = block(blurred)
+            cosines.append(F.normalize(pieces.head(blurred), dim=1) @ model.prompts[1])
+        adam.zero_grad()
+        (0.1 * information().mean((1, 2)) - torch.stack(cosines).mean(0)).sum().backward()
+        adam.step()
+    wanted = information().detach().sum(2) / math.log(2)
+    options = {"depth": depth, "steps": steps, "samples": samples, "seed": 3}
+    found, _ = explained(name, model, "m2ib", images, 1, (7.0, -2.0), labels=3, **options)
+    close(found, grid_of(wanted, prefix_of(name)))

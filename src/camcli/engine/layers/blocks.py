@@ -62,6 +62,22 @@ class BlockCall:
         assert found is not None
         return found
 
+    def run_variants(self, block: nn.Module, tokens: Tensor, rows: Sequence[int]) -> Tensor:
+        """Rerun the block on variants of the tokens of the images ``rows``, those of the first image first."""
+        own, each = self.tokens, len(tokens) // len(rows)
+
+        def take(tensor: Tensor) -> Tensor:
+            if tensor is own:
+                return tokens.clone()
+            # What does not come by image is the same for all, such as positions.
+            of_images = tensor.ndim and len(tensor) == len(own)
+            return tensor[list(rows)].repeat_interleave(each, 0) if of_images else tensor.clone()
+
+        inputs, named = tree_map((self.args, dict(self.kwargs)), take)
+        found = first_tensor(block(*inputs, **named))
+        assert found is not None
+        return found
+
 
 @contextmanager
 def record_blocks(blocks: Sequence[nn.Module], keep_copies: bool = False) -> Iterator[dict[nn.Module, BlockCall]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base.errors import PictureError
-from camcli.engine.explanation import Concept, ConceptClass, Explanation
+from camcli.engine.explanation import Concept, ConceptClass, ConceptImportance, Explanation
 from camcli.engine.forward import Forward, Plan
 from camcli.engine.maps.method import BoundMethod
 from camcli.engine.maps.places import find_map_placement
@@ -84,7 +85,13 @@ def fit_concepts(methods: Sequence[BoundMethod], samples: Iterable[Mapping[str, 
     return found
 
 
-def find_concepts(setup: Setup, plan: Plan, forward: Forward, picture_mask: Tensor | None) -> list[list[Result]]:
+def find_concepts(
+    setup: Setup,
+    plan: Plan,
+    forward: Forward,
+    picture_mask: Tensor | None,
+    choose_classes: Callable[[], Sequence[list[int] | PictureError]],
+) -> list[list[Result]]:
     """Find the concepts of each image, method by method, layer by layer; none for images whose scores are NaN.
 
     Args:
@@ -92,12 +99,21 @@ def find_concepts(setup: Setup, plan: Plan, forward: Forward, picture_mask: Tens
         plan: for images of this size.
         forward: of the images.
         picture_mask: True where the input shows the image and not padding.
+        choose_classes: returns the classes of each image to which concepts may matter, if a method is asked for that.
     """
     results: list[list[Result]] = [[] for _ in range(len(forward.images))]
     if not any(method.finds_concepts for method in setup.bound_methods):
         return results
     rows = [row for row in range(len(results)) if not read_scores(forward.predictions, row).isnan().any()]
-    for some in find_concepts_in_rows(setup, plan, forward, rows, picture_mask) if rows else ():
+    explained: list[list[int]] = []
+    if any(method.finds_concepts and method.options.get("importance") for method in setup.bound_methods):
+        classes = choose_classes()
+        for row in rows:
+            if isinstance(error := classes[row], PictureError):
+                results[row].append(error)
+        rows = [row for row in rows if not results[row]]
+        explained = [one for row in rows if isinstance(one := classes[row], list)]
+    for some in find_concepts_in_rows(setup, plan, forward, rows, picture_mask, explained) if rows else ():
         for row, result in zip(rows, some, strict=True):
             if isinstance(result, Explanation):
                 result = replace(result, placement=find_map_placement(plan, result.layer, result.map))
@@ -106,7 +122,12 @@ def find_concepts(setup: Setup, plan: Plan, forward: Forward, picture_mask: Tens
 
 
 def find_concepts_in_rows(
-    setup: Setup, plan: Plan, forward: Forward, rows: Sequence[int], picture_mask: Tensor | None = None
+    setup: Setup,
+    plan: Plan,
+    forward: Forward,
+    rows: Sequence[int],
+    picture_mask: Tensor | None = None,
+    explained: Sequence[Sequence[int]] = (),
 ) -> list[list[Result]]:
     """Find the concepts of some of the images, method by method, layer by layer."""
     # On the network's device, so that masks are not copied there for each concept.
@@ -118,7 +139,7 @@ def find_concepts_in_rows(
     ]
     signals = Signals(ScoredForward(setup.runner, plan, forward, targets, rows))
     return [
-        find_layer_concepts(method, layer, signals, setup.fitted_concepts, len(rows), setup.label)
+        find_layer_concepts(method, layer, signals, setup.fitted_concepts, len(rows), setup.label, explained)
         for method in setup.bound_methods
         if method.finds_concepts
         for layer in setup.layers
@@ -132,6 +153,7 @@ def find_layer_concepts(
     fitted: FittedConcepts,
     images: int,
     label: Callable[[int], str] = str,
+    explained: Sequence[Sequence[int]] = (),
 ) -> list[Result]:
     """Find the concepts of each image by one method at one layer.
 
@@ -143,15 +165,24 @@ def find_layer_concepts(
             images.
         images: number of images.
         label: from a class to its name.
+        explained: the classes of each image to which concepts may matter; empty for none.
     """
     key = method.row.name, layer
     if method.fit and key not in fitted:
         fitted = fit_concepts([method], [{layer: sample_cells(signals.get("act", layer), images)}])
     concepts = method.find_concepts(signals, layer, fitted.get(key))
-    return [_to_result(method.row, layer, concepts, row, label) for row in range(images)]
+    classes = explained or [()] * images
+    return [_to_result(method.row, layer, concepts, row, label, classes[row]) for row in range(images)]
 
 
-def _to_result(method: MethodRow, layer: str, concepts: Concepts, row: int, label: Callable[[int], str]) -> Result:
+def _to_result(
+    method: MethodRow,
+    layer: str,
+    concepts: Concepts,
+    row: int,
+    label: Callable[[int], str],
+    explained: Sequence[int] = (),
+) -> Result:
     map = concepts.maps[row].float().numpy(force=True)
     if not np.isfinite(map).all():
         return PictureError(
@@ -178,7 +209,8 @@ def _to_result(method: MethodRow, layer: str, concepts: Concepts, row: int, labe
     for number, share in enumerate(shares):
         named = zip(concepts.classes[row, number].tolist(), concepts.score_gains[row, number].tolist(), strict=True)
         raised = (ConceptClass(index, label(index), rise) for index, rise in named if rise > 0)
-        found.append(Concept(number + 1, round(share, 4), tuple(raised)))
+        important = _list_importances(concepts, row, number, explained, label)
+        found.append(Concept(number + 1, round(share, 4), tuple(raised), tuple(important)))
     return Explanation(
         map=map,
         method=method.name,
@@ -190,6 +222,15 @@ def _to_result(method: MethodRow, layer: str, concepts: Concepts, row: int, labe
         notes=tuple(_list_notes(layer, float(concepts.negative_share[row]))),
         concepts=tuple(found),
     )
+
+
+def _list_importances(
+    concepts: Concepts, row: int, number: int, explained: Sequence[int], label: Callable[[int], str]
+) -> Iterator[ConceptImportance]:
+    if concepts.importances is not None:
+        for index in explained:
+            total = float(concepts.importances[row, number, index])
+            yield ConceptImportance(index, label(index), round(total, 4) if math.isfinite(total) else None)
 
 
 def _count(maps: int, finds: str) -> str:

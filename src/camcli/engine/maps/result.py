@@ -177,9 +177,9 @@ def _describe_place(method: BoundMethod, layer: str) -> str:
 
 def _not_finite_error(method: BoundMethod, target_name: str, culprit: str) -> PictureError:
     """Build the error for a map with NaN or infinite values; ``culprit`` names where they arise in the forward."""
-    back = method.has_rule or (
-        method.signal_names & GRADIENT_SIGNALS and not method.signal_names & {"score_of", "score_from_layer"}
-    )
+    # Methods that mask by a layer's channels are undefined where these are flat.
+    masks = method.signal_names & {"score_of", "score_from_layer"} or {"act", "score_and_grad"} <= method.signal_names
+    back = method.has_rule or (method.signal_names & GRADIENT_SIGNALS and not masks)
     cause = "they arise in the backward pass" if back else "it divides by zero here"
     return PictureError(
         f"the map of {target_name} contains NaN or infinite values" + (culprit or f"; {method.row.caveat or cause}"),

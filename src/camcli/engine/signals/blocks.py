@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,6 +20,7 @@ from camcli.engine.layers.blocks import BlockCall, BlockStack, attention_update
 from camcli.engine.signals.attention import get_last_gradient, get_last_values
 from camcli.engine.signals.gradients import logits
 from camcli.engine.signals.scored import ScoredForward, read_class_scores, read_target_score, score_variants
+from camcli.engine.signals.variants import ComputeVariantPairs
 from camcli.targets.target import Predictions, Target
 
 # For each batch of tokens the predictions, and the number of tokens per image.
@@ -154,6 +155,63 @@ def _with_blank_prompt(module: nn.Module) -> AbstractContextManager[None]:
 def cosines(scored: ScoredForward) -> Float[Tensor, "n prompts"]:
     """Return the cosines of the images with every prompt."""
     return _to_cosines(scored, logits(scored))
+
+
+def block_tokens(scored: ScoredForward) -> Callable[[int], Tensor]:
+    """Return a function from a number of last blocks to the tokens that enter the first of them."""
+
+    def block_tokens(depth: int) -> Float[Tensor, "n t c"]:
+        """Raise RequestError where there are not so many blocks, or what enters them is no sequence."""
+        [first, *_] = _take_last_blocks(scored, depth)
+        tokens = scored.select(scored.forward.block_calls[first].tokens)
+        if tokens.ndim != 3:
+            raise RequestError(
+                "the blocks of this network take maps, not sequences of tokens", "choose a method that works at a layer"
+            )
+        return at_least_float32(tokens)
+
+    return block_tokens
+
+
+def cosine_and_grad(scored: ScoredForward) -> Callable[[int], ComputeVariantPairs]:
+    """Return a function from a number of last blocks to one from variants of the tokens that enter them to cosines.
+
+    Each variant gets the cosine of the image and its prompt, and the gradient of that by the variant.
+    """
+    runner, calls = scored.runner, scored.forward.block_calls
+
+    def cosine_and_grad(depth: int) -> ComputeVariantPairs:
+        blocks = _take_last_blocks(scored, depth)
+
+        def answer(variants: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+            for given in scored.batch_variants(variants, runner.batch_size, "samples"):
+                given.requires_grad_()
+                with torch.enable_grad(), scored.restricting_extras():
+                    tokens = given
+                    for block in blocks:
+                        tokens = calls[block].run_variants(block, tokens, scored.rows)
+                    predictions = _run_tail(scored, tokens, with_graph=True)
+                    scores = score_variants(predictions, scored.targets, len(given) // len(scored.rows))
+                    cosines = _to_cosines(scored, scores)
+                    (gradients,) = compute_gradients(cosines.sum(), [given])
+                yield from zip(scored.split_variants(cosines), scored.split_variants(gradients), strict=True)
+
+        return answer
+
+    return cosine_and_grad
+
+
+def _take_last_blocks(scored: ScoredForward, depth: int) -> Sequence[nn.Module]:
+    blocks = _get_block_stack(scored).blocks
+    if not 1 <= depth <= len(blocks):
+        raise RequestError(
+            f"depth is {depth}, and the network has {len(blocks) or 'no'} blocks"
+            + (" before its pooling by attention" if not blocks else ""),
+            f"give a number of last blocks from 1 to {len(blocks)}"
+            if blocks
+            else "choose a method that works at a layer",
+        )
+    return blocks[-depth:]
 
 
 def _to_cosines(scored: ScoredForward, scores: Tensor) -> Tensor:

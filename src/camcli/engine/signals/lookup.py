@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from camcli.base.passes import Counted, read_group
 from camcli.engine.hooks.relu import BackwardRule
 from camcli.engine.signals import attention, blocks, gradients, variants
 from camcli.engine.signals.scored import ScoredForward
@@ -48,6 +49,8 @@ SIGNAL_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "token_cosines": blocks.token_cosines,
     "token_cosine_blank": blocks.token_cosine_blank,
     "cosines": blocks.cosines,
+    "block_tokens": blocks.block_tokens,
+    "cosine_and_grad": blocks.cosine_and_grad,
     "score": gradients.score,
     "logits": gradients.logits,
     "index": gradients.index,
@@ -105,7 +108,7 @@ class TrialSignals(Signals):
 def _limit_answers(answers: Callable[[Iterable[Tensor]], Iterator[Any]]) -> Callable[[Iterable[Tensor]], Iterator[Any]]:
     def answer_some(variants: Iterable[Tensor]) -> Iterator[Any]:
         source = iter(variants)
-        yield from answers(islice(source, TRIAL_ANSWERS))
+        yield from answers(Counted(islice(source, TRIAL_ANSWERS), 0, read_group(variants)))
         if next(source, None) is not None:
             raise TrialEnded
 

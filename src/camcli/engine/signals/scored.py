@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from camcli.base.errors import PictureError, TrialEndedError
-from camcli.base.passes import counting
+from camcli.base.passes import counting, read_group
 from camcli.engine.forward import Forward, Plan, Runner, compute_gradients
 from camcli.engine.hooks.attention import Attention
 from camcli.engine.hooks.tensors import at_least_float32
@@ -112,8 +112,9 @@ class ScoredForward:
     def batch_variants(self, variants: Iterable[Tensor], rows: int, noun: str = "masks") -> Iterator[Tensor]:
         """Batch variants ``(n, ...)`` of all images, as many as fit, those of the first image first."""
         like, source = self.forward.images, iter(variants)
+        room, group = max(1, rows // len(self.rows)), read_group(variants)
         with counting(variants, noun, len(self.rows)) as passes:
-            while some := list(islice(source, max(1, rows // len(self.rows)))):
+            while some := list(islice(source, min(room, group - passes.done % group) if group else room)):
                 yield torch.stack(some, 1).flatten(0, 1).detach().to(like.device, like.dtype)
                 passes.done += len(some)
                 if passes.suffices:
