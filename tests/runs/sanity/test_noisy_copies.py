@@ -54,7 +54,7 @@ def test_maps_are_means_over_noisy_copies(linear: str, monkeypatch: pytest.Monke
     x[:, 2:6, 1:5] = torch.tensor(GREEN).float()[:, None, None]
     x = x / 127.5 - 1
     source = torch.Generator().manual_seed(3)
-    copies = [x + 0.2 * 2 * torch.randn(1, 3, 8, 8, generator=source)[0] for _ in range(5)]
+    copies = [x + 0.2 * (x.max() - x.min()) * torch.randn(1, 3, 8, 8, generator=source)[0] for _ in range(5)]
     weight = torch.arange(3 * 8 * 8.0).reshape(3, 8, 8) / 100 - 0.5
     worked = 2 * weight * sum(copy**2 for copy in copies) / 5
     assert len(compared) == 2
