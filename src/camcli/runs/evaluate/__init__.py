@@ -94,6 +94,12 @@ class EvaluateJob:
             raise RequestError(f"--measured cannot be {self.measured!r}", f"there are: {', '.join(get_args(Measured))}")
         if self.boxes and self.masks:
             raise RequestError("--boxes and --masks both say where objects lie", "give one of them")
+        for flag, given in (("--to", self.to), ("--plots", self.plots)):
+            if given and self.job.shard:
+                raise RequestError(
+                    f"{flag} is of all images, and a shard has a part of them",
+                    f"leave it out, and when all shards are done, run the same command with {flag} and without --shard",
+                )
         for name in self.metrics:
             METRICS.find(name)
         for name in self.plots:
