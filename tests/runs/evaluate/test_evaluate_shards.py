@@ -93,8 +93,8 @@ def test_stored_maps_are_evaluated_in_shards(tiny: str, eight: None) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--to", "t.csv"], "--to is of all images, and a shard has a part of them"),
-        (["--plots", "png"], "run the same command with --plots and without --shard"),
+        (["--to", "t.csv"], "and a shard has a part of them when all shards are done: camcli merge OUT --to t.csv"),
+        (["--plots", "png"], "run the same without --shard"),
         (["--shard", "3/2"], "there is no shard 3 of 2"),
         (["--overwrite", "--drop-others"], "--drop-others would delete what other shards wrote"),
     ],
