@@ -111,7 +111,7 @@ def test_an_archive_in_a_folder_is_counted_and_not_read():
     Path("p/1.png").write_bytes(png())
     skipped = SkippedFiles()
     assert [one.name for one in found("p", skipped=skipped)] == ["p/1.png"]
-    assert "1 archive(s) in folders are not read" in skipped.describe()
+    assert "1 archive in folders is not read" in skipped.describe()
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

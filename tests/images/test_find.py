@@ -345,7 +345,7 @@ def test_outputs_among_pictures_are_no_pictures(inputs):
     unread = SkippedFiles()
     found = {source.name for source in find(inputs, out=Path(), skipped=unread)}
     assert found - {"mine.overlay.jpg"} == {"a.jpg", "s/b.jpg"}
-    assert "2 file(s) that camcli wrote are left out" in unread.describe()
+    assert "2 files that camcli wrote are left out" in unread.describe()
     # In another folder's run too.
     assert set(names(*inputs, out="elsewhere")) == found
 
@@ -361,4 +361,4 @@ def test_what_is_named_twice_is_done_once_and_said():
     lay("a.jpg", "p/b.jpg")
     unread = SkippedFiles()
     assert names("a.jpg", "./a.jpg", "p/../a.jpg", "p", "p/b.jpg", skipped=unread) == ["a.jpg", "p/b.jpg"]
-    assert unread.describe() == "3 image(s) are named more than once, and each is processed once"
+    assert unread.describe() == "3 images are named more than once, and each is processed once"

@@ -152,7 +152,7 @@ def test_tables_in_folders_are_counted_and_not_read():
     Path("d/a.png").write_bytes(png())
     skipped = SkippedFiles()
     assert [one.name for one in found("d", skipped=skipped)] == ["d/a.png"]
-    assert "1 table(s) in folders are not read: name them, as by 'folder/*.parquet'" in skipped.describe()
+    assert "1 table in folders is not read: name them, as by 'folder/*.parquet'" in skipped.describe()
 
 
 @pytest.mark.parametrize("file", ["t.parquet", "t.arrow"])

@@ -25,6 +25,7 @@ from camcli.runs.record.outcome import Counts
 if TYPE_CHECKING:
     from camcli.runs.evaluate.run import EvaluateRun
     from camcli.runs.evaluate.summary import TableRow
+    from camcli.runs.evaluate.tabulate import Tables
 
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
@@ -34,8 +35,8 @@ OPTIONS = (
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
     *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to", "plots"),
     *("decode", "background", "range", "pages", "limit", "overwrite", "drop_others", "accept_versions", "durable"),
-    *("batch_size", "workers", "timeout", "device", "precision", "linear", "keep_memory", "no_keep_memory", "seed"),
-    *("null_separated", "dry_run", "as_json", "debug", "quiet"),
+    *("batch_size", "workers", "timeout", "device", "shard", "precision", "linear", "keep_memory", "no_keep_memory"),
+    *("seed", "null_separated", "dry_run", "as_json", "debug", "quiet"),
 )
 OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
     "inputs": {
@@ -43,6 +44,10 @@ OPTION_OVERRIDES: dict[str, dict[str, Any]] = {
         "default": ...,
         "help": "Images, as for camcli explain; or the folder of a run of camcli explain --save array, whose maps are "
         "measured as they are stored",
+    },
+    "shard": {
+        "help": "One of N parts of the images, such as 3/16; all may run at once, with one --out, and camcli merge OUT "
+        "makes the table. env = the part that SLURM, torchrun or AWS Batch names; Kubernetes: env/16",
     },
     "seed": {"help": "Random seed of controls, of bootstrap intervals, and for --weights random"},
     "as_json": {"help": "Print a line of JSON for each image, map and metric instead of the table"},
@@ -124,8 +129,10 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
     job = evaluate_job.job
     if not evaluate_job.maps:
         check_job(job)
+    from camcli.runs.evaluate.records import FACTS_FILE, LINES_FILE
+
     with loading(console, f"loading {job.model}"):
-        from camcli.runs.evaluate.run import FACTS_FILE, LINES_FILE, EvaluateRun
+        from camcli.runs.evaluate.run import EvaluateRun
 
         run = EvaluateRun(evaluate_job)
         names_cache.write_model(job.model, run.worker.network)
@@ -139,27 +146,51 @@ def _evaluate(evaluate_job: EvaluateJob, console: Console, session: CommonOption
     with run:
         log.open(run.session.out)
         counts = follow_records(run, run.total, console, session.as_json)
-        with console.working("computing intervals"):
-            rows = run.finish()
-    if not session.as_json:
-        print_results(("metric", "better", "map", "mean", "95%", "images", "undefined"), _format_rows(rows))
-    console.say("what the metrics and controls are: camcli evaluate --list")
+        tables = None
+        if not job.shard:
+            with console.working("computing intervals"):
+                tables = run.finish()
+    if tables and not session.as_json:
+        print_rows(tables.rows)
+        console.say("what the metrics and controls are: camcli evaluate --list")
     for note in run.notes[printed:]:
         console.note(note)
-    for warning in run.warnings:
-        console.note(warning)
-    _say_ranks(run, console)
-    if run.agreements:
-        least = min(run.agreements, key=lambda one: one.tau)
+    if tables:
+        say_findings(tables, console)
+    else:
         console.say(
-            f"agreement of metrics on the order of maps (Kendall's tau): mean "
-            f"{fmean(one.tau for one in run.agreements):.2f}, least {least.tau:.2f}, {least.metric} and {least.other}"
+            f"shard {job.shard} is done: camcli merge {show_path(run.session.out)} makes the table of all shards"
         )
-    for line in run.conclusion.lines if run.conclusion else ():
-        console.say(line)
-    written = [f"{run.session.out}/{LINES_FILE}", *([evaluate_job.to] if evaluate_job.to else []), *map(str, run.plots)]
+    lines = run.session.folder.records / LINES_FILE
+    written = [str(lines), *([evaluate_job.to] if evaluate_job.to else []), *map(str, run.plots)]
     console.print_summary([], counts, time.monotonic() - began, ", ".join(written))
     return counts
+
+
+def print_rows(rows: Sequence["TableRow"]) -> None:
+    """Print the table of all images to standard output."""
+    print_results(("metric", "better", "map", "mean", "95%", "images", "undefined"), _format_rows(rows))
+
+
+def say_findings(tables: "Tables", console: Console) -> None:
+    """Say what the table shows: warnings, ranks, agreement of the metrics, and the conclusion."""
+    from camcli.runs.evaluate.ranks import describe_ranks
+
+    for warning in tables.warnings:
+        console.note(warning)
+    if tables.ranks:
+        console.say("mean rank of the methods over the images, 1 is best:")
+        for line in describe_ranks(tables.ranks):
+            console.say(f"  {line}")
+    if tables.agreements:
+        least = min(tables.agreements, key=lambda one: one.tau)
+        console.say(
+            f"agreement of metrics on the order of maps (Kendall's tau): mean "
+            f"{fmean(one.tau for one in tables.agreements):.2f}, least {least.tau:.2f}, {least.metric} and "
+            f"{least.other}"
+        )
+    for line in tables.conclusion.lines:
+        console.say(line)
 
 
 def _introduce(run: "EvaluateRun", console: Console) -> None:
@@ -178,15 +209,6 @@ def _introduce(run: "EvaluateRun", console: Console) -> None:
         console.note("the weights are random: these numbers mean nothing")
     for note in run.notes:
         console.note(note)
-
-
-def _say_ranks(run: "EvaluateRun", console: Console) -> None:
-    from camcli.runs.evaluate.ranks import describe_ranks
-
-    if run.ranks:
-        console.say("mean rank of the methods over the images, 1 is best:")
-    for line in describe_ranks(run.ranks):
-        console.say(f"  {line}")
 
 
 def _format_rows(rows: Sequence["TableRow"]) -> Iterator[tuple[str, ...]]:

@@ -26,7 +26,7 @@ OPTIONS = (
     *("trust_remote_code", "size", "crop", "wrap"),
     *METHOD_OPTIONS,
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
-    *("tests", "shift", "to", "decode", "background", "range", "pages", "limit"),
+    *("tests", "shift", "samples", "noise", "to", "decode", "background", "range", "pages", "limit"),
     *("batch_size", "workers", "timeout", "device", "precision", "linear", "keep_memory", "no_keep_memory", "seed"),
     *("null_separated", "as_json", "debug", "quiet"),
 )
@@ -70,6 +70,9 @@ def _test(sanity_job: SanityJob, console: Console, session: CommonOptions) -> in
     say_methods(run.worker, console)
     console.say(f"target: {run.worker.score_description}")
     console.say(f"tests: {', '.join(sanity_job.chosen)}")
+    if sanity_job.samples:
+        copies = "one copy" if sanity_job.samples == 1 else f"{sanity_job.samples} copies"
+        console.say(f"maps: means over {copies} of each image with noise of {sanity_job.noise:g} of its range")
     if run.worker.network.untrained:
         console.note("the weights are random: these numbers mean nothing")
     for note in run.notes:

@@ -39,26 +39,30 @@ def status(
     """
     console = Console()
     with exit_codes(console, "nothing was to be written"):
+        from camcli.runs.evaluate.records import find_records
         from camcli.runs.record.status import read_status
 
-        found = read_status(out)
-        if as_json:
-            values = {**asdict(found), "missing": found.missing, "rate": found.rate, "complete": found.is_complete}
-            typer.echo(json.dumps(values), file=get_standard_output())
-        else:
-            print_status(found, out)
-    raise typer.Exit(0 if found.is_complete else 1)
+        complete = True
+        for records in find_records(out):
+            found = read_status(out, records)
+            complete &= found.is_complete
+            if as_json:
+                values = {**asdict(found), "missing": found.missing, "rate": found.rate, "complete": found.is_complete}
+                typer.echo(json.dumps(values), file=get_standard_output())
+            else:
+                print_status(found, out, records.lines)
+    raise typer.Exit(0 if complete else 1)
 
 
-def print_status(found: "Status", out: Path) -> None:
-    """Print a status to standard output."""
-    for line in _describe(found, out):
+def print_status(found: "Status", out: Path, lines_file: str) -> None:
+    """Print a status to standard output; ``lines_file`` is the record that has all reasons."""
+    for line in _describe(found, out, lines_file):
         typer.echo(to_printable(line), file=get_standard_output())
     if found.shards:
         print_table(("shard", "images", "recorded", "state", "images/s"), [_make_row(one) for one in found.shards])
 
 
-def _describe(found: "Status", out: Path) -> Iterator[str]:
+def _describe(found: "Status", out: Path, lines_file: str) -> Iterator[str]:
     missing = "" if found.missing is None else f", {found.missing} missing"
     known = "images" if found.images is None else f"{found.images} images"
     yield f"{show_path(out)}: {known}: {found.done} done, {found.failed} failed{missing}"
@@ -67,7 +71,7 @@ def _describe(found: "Status", out: Path) -> Iterator[str]:
     for reason, count in islice(found.reasons.items(), MAX_REASONS):
         yield f"failed: {count_of(count, 'image')}: {reason} (such as {found.examples[reason]})"
     if len(found.reasons) > MAX_REASONS:
-        yield f"failed: {len(found.reasons) - MAX_REASONS} further reasons, in outcomes.jsonl"
+        yield f"failed: {len(found.reasons) - MAX_REASONS} further reasons, in {lines_file}"
     if found.rate and found.missing:
         yield f"rate: {found.rate:.3g} images/s, about {_format_time(found.missing / found.rate)} left"
 

@@ -237,7 +237,8 @@ class Runner:
             recordings: dict[str, Recording] = {}
             if plan and self.signal_names & RERUNS_FROM_LAYER:
                 # A layer has no replay plan yet while the size is being checked.
-                for name, replay_plan in plan.replay_plans.items():
+                for name in [one for one in layers if one in plan.replay_plans]:
+                    replay_plan = plan.replay_plans[name]
                     part = self.tensor_indices.get(name, 0)
                     recorder = record(self.module, layers[name], plan.calls[name], len(leaf), replay_plan.copied, part)
                     recordings[name] = stack.enter_context(recorder)

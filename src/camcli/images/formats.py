@@ -6,6 +6,7 @@ from collections import Counter
 
 from PIL import features
 
+from camcli.base.words import count_of
 from camcli.images import VIDEO_SUFFIXES
 
 # Formats are Pillow's names. Pillow's other formats are not tried: each would add to the attack surface.
@@ -126,13 +127,17 @@ class SkippedFiles:
     def _describe_names(self) -> str:
         said = []
         if self.duplicates:
-            said.append(f"{self.duplicates} image(s) are named more than once, and each is processed once")
+            said.append(f"{count_of(self.duplicates, 'image', 'are')} named more than once, and each is processed once")
         if self.written:
-            said.append(f"{self.written} file(s) that camcli wrote are left out")
+            said.append(
+                f"{count_of(self.written, 'file')} that camcli wrote {'is' if self.written == 1 else 'are'} left out"
+            )
         if self.archives:
             what = "table" if self._archive_suffix in TABLE_SUFFIXES else "archive"
             way = f"name them, as by 'folder/*{self._archive_suffix}'"
-            said.append(f"{self.archives} {what}(s) in folders are not read: {way}")
+            said.append(
+                f"{count_of(self.archives, what)} in folders {'is' if self.archives == 1 else 'are'} not read: {way}"
+            )
         return "; ".join(said)
 
     def _describe_formats(self) -> str:

@@ -61,14 +61,21 @@ def smoothgrad(
     """
     check_at_least(1, samples=samples)
     check_at_least(0, sigma=sigma)
-    source = torch.Generator().manual_seed(seed)
-    std = sigma * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
-    # All images of a batch share the noise, so that a map does not depend on the batch.
-    noises = (torch.randn(1, *images.shape[1:], generator=source, device="cpu").to(images) for _ in range(samples))
     total = torch.zeros_like(images)
-    for _, grad in score_and_grad(Counted((images + std * noise for noise in noises), samples)):
+    for _, grad in score_and_grad(Counted(iter_noisy_copies(images, samples, sigma, seed), samples)):
         total += grad
     return total / samples
+
+
+def iter_noisy_copies(
+    images: Float[Tensor, "n d H W"], samples: int, sigma: float, seed: int
+) -> Iterator[Float[Tensor, "n d H W"]]:
+    """Yield so many copies of images with noise N(0, (sigma (max X - min X))^2) (Smilkov 2017, sec. 3)."""
+    source = torch.Generator().manual_seed(seed)
+    std = sigma * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+    for _ in range(samples):
+        # All images of a batch share the noise, so that a map does not depend on the batch.
+        yield images + std * torch.randn(1, *images.shape[1:], generator=source, device="cpu").to(images)
 
 
 def integrated_gradients(

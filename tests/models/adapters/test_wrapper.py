@@ -45,13 +45,13 @@ def test_a_model_that_takes_pictures_one_after_another_is_given_one_at_a_time(
     job = Job(model=tiny, inputs=("in",), out="out", wrap=wrap + "Listing", layers=("stem",), save=("array",))
     with Run(job) as under_way:
         outcomes = [some[0] for some in under_way]
-    assert any("returns 1 row(s) for 2 images" in note for note in under_way.notes)
+    assert any("returns 1 row for 2 images" in note for note in under_way.notes)
     alone = [some[0] for some in run(tiny, "in", layers=("stem",), out="alone")]
     assert [one.error for one in outcomes] == [None, None]
     assert [one.strongest for one in outcomes] == pytest.approx([one.strongest for one in alone])
     explain = Explainer(camcli.load(tiny, wrap=wrap + "Listing"), layers=["stem"])
     assert [one.index for [one] in explain(torch.rand(2, 3, 16, 16), [0, 2])] == [0, 2]
-    assert any("returns 1 row(s) for 2 images" in note for note in explain.notes)
+    assert any("returns 1 row for 2 images" in note for note in explain.notes)
 
 
 def test_an_installed_module_will_do(

@@ -141,3 +141,10 @@ def test_all_metrics_are_not_listed_one_by_one() -> None:
     assert list_warnings(rows) == [
         "one is worse than its blurred copy (all 2 metrics); not surely better than edges (all 2 metrics)"
     ]
+
+
+def test_one_metric_is_counted_in_the_singular() -> None:
+    alone = {key: values for key, values in numbers(20).items() if key[0] == "road-most"}
+    words = conclude(alone)[1].as_dict()["words"]
+    assert "good beats every control by 1 of 1 metric (road-most), and its blurred copy by none" in words
+    assert "poor beats every control by none of 1 metric, and its blurred copy by road-most" in words

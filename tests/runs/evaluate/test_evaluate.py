@@ -14,7 +14,7 @@ from shared import BLUE, GREEN, RED, Paint
 from camcli.metrics import CONTROLS, DEFINITIONS
 from camcli.runs.evaluate import Evaluation
 from camcli.runs.evaluate.columns import collect
-from camcli.runs.evaluate.run import FACTS_FILE, LINES_FILE
+from camcli.runs.evaluate.records import FACTS_FILE, LINES_FILE
 from camcli.runs.evaluate.summary import list_warnings, summarize
 from camcli.runs.evaluate.table import write_table
 
@@ -236,7 +236,8 @@ def test_table_by_hand() -> None:
 def test_a_number_of_several_images_that_is_no_mean() -> None:
     # At the first threshold two of three images are found at 30%, at the second one; at 50% one, at 70% none.
     hits = [(1.0, 1.0, 0.0, 1.0, 0.0, 0.0), (1.0, *[0.0] * 5), (0.0,) * 6]
-    pictures = [[replace(made("a", "method", "good", 0.5), metric="max-box-acc", curve=own)] for own in hits]
+    lines = (made(str(at), "method", "good", 0.5) for at in range(3))
+    pictures = [[replace(one, metric="max-box-acc", curve=own)] for one, own in zip(lines, hits, strict=True)]
     [row], [curve] = summarize(collect(pictures, several_layers=False))
     assert row.mean == pytest.approx((2 / 3 + 1 / 3 + 0) / 3)
     assert 0 <= row.low < row.mean < row.high <= 1

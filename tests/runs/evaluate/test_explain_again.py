@@ -12,7 +12,7 @@ from shared import BLUE, RED, Paint
 from camcli.engine.maps.compute import compute_map
 from camcli.metrics.superpixels import divide
 from camcli.runs.evaluate import Evaluation
-from camcli.runs.evaluate.run import LINES_FILE
+from camcli.runs.evaluate.records import LINES_FILE
 
 AGAIN = "max-sensitivity,adcc,robustness-shift,robustness-noise,robustness-jpeg"
 SETTINGS = ("--setting", "samples=2", "--setting", "robustness-shift.pixels=4")

@@ -10,7 +10,7 @@ from commands import do
 from shared import BLUE, RED, Paint
 
 from camcli.runs.evaluate import Evaluation
-from camcli.runs.evaluate.run import FACTS_FILE, LINES_FILE
+from camcli.runs.evaluate.records import FACTS_FILE, LINES_FILE
 
 METRICS = (
     "--metrics",

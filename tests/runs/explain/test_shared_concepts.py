@@ -184,3 +184,13 @@ def test_the_stream_in_python_has_the_same_concepts_in_all(tiny: str) -> None:
     assert sorted(map(tuple, by_class.values())) == [(1,), (2,), (3,)]
     with pytest.raises(RequestError, match="come one by one"):
         camcli.explain(iter(["in"]), model=tiny, method="dff", options={"concepts": 3}, layer="stem")
+
+
+@pytest.mark.usefixtures("set_of_three")
+@pytest.mark.parametrize("target", ["green", "no such class"])
+def test_a_target_is_not_looked_up_where_maps_belong_to_no_class(go: Go, target: str) -> None:
+    """Neither one class nor several, nor none of the name: the note says that a target has no effect."""
+    go("in", **DFF, target=(target,))
+    assert "a target has no effect" in " ".join(facts()["notes"])
+    with pytest.raises(RequestError, match="no such class"):
+        go("in", out="both", target=("no such class",), method="gradcam,dff", layers=("stem",), options=("concepts=3",))

@@ -144,6 +144,26 @@ def test_a_folder_that_holds_something_is_refused(model: str, pictures: None) ->
     assert "is there already, and not empty" in " ".join(result.stderr.split())
 
 
+def test_an_image_that_is_gone_at_the_end_leaves_no_half_a_folder(
+    model: str, pictures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_one(judged, *given):
+        chosen = choose_parts(judged, *given)
+        Path(chosen[-1][-1].source.path).unlink()
+        return chosen
+
+    Path("made").mkdir()  # an empty folder is as good as none
+    with monkeypatch.context() as losing:
+        losing.setattr("camcli.runs.mosaics.run.choose_parts", lose_one)
+        result = do("mosaics", "in", "--model", model, "--out", "made", "--device", "cpu")
+    assert result.exit_code == 1, result.output
+    assert not any(Path("made").iterdir())
+    assert not [*Path().glob(".camcli-*")]
+    again = do("mosaics", "in", "--model", model, "--out", "made", "--device", "cpu")
+    assert again.exit_code == 0, again.output
+    assert len([*Path("made").glob("*.png")]) == 2
+
+
 @pytest.mark.parametrize(
     ("counts", "side", "mosaics"), [((9, 3, 2, 2), 2, 2), ((4, 4, 4, 2, 2), 2, 4), ((5, 5, 5), 2, 0)]
 )

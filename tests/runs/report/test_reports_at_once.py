@@ -1,12 +1,36 @@
 """Two reports of one folder at a time: each leaves the other's unfinished files alone."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from report_runs import make_run, read_items
 
 from camcli.runs.report import ReportOptions
 from camcli.runs.report import run as report_run
+from camcli.runs.report.files import FolderFiles, remove_others
+
+
+def test_a_folder_that_is_begun_while_others_are_cleared_stays(tmp_path: Path) -> None:
+    """What a report has just made, and not locked yet, looks abandoned to another one that ends."""
+    done = Event()
+
+    def clear() -> None:
+        while not done.is_set():
+            remove_others(tmp_path / "report-files", ())
+
+    with ThreadPoolExecutor() as pool:
+        clearing = [pool.submit(clear) for _ in range(2)]
+        try:
+            for _ in range(150):
+                files = FolderFiles(tmp_path)
+                files.add_image("sheet-0-0", b"pixels")
+                files.discard()
+        finally:
+            done.set()
+        for one in clearing:
+            one.result()
 
 
 @pytest.mark.parametrize("single", [False, True])

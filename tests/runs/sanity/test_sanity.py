@@ -187,6 +187,7 @@ def test_padding_is_not_compared() -> None:
         ("class", [0.51], False),
         ("shift", [0.991], True),
         ("shift", [0.98], False),
+        ("full", [0.0], None),
     ],
 )
 def test_verdicts(test: str, values: list[float | None], passes: bool | None) -> None:
@@ -263,6 +264,9 @@ def test_without_another_class_there_is_nothing_to_compare(photos: None, clip: s
         (["--method", "dff", "-o", "concepts=2"], "concepts belong to no class"),
         (["--target", "channels:top:1"], "do not explain a class"),
         (["--shift", "0"], "--shift cannot be 0: it tests nothing"),
+        (["--samples", "-1"], "--samples cannot be -1"),
+        (["--samples", "2", "--noise", "0"], "--noise cannot be 0"),
+        (["--noise", "0.2"], "--noise is that of noisy copies, and there are none add --samples 50"),
         (["--to", "s.txt"], "end its name in .csv or .jsonl or .parquet"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from camcli.base.errors import RequestError
+from camcli.base.words import count_of
 from camcli.engine.hooks.transformer_rules import RULES, count_hidden_operations
 from camcli.engine.setup import GRADIENT_SIGNALS, Setup
 
@@ -77,5 +78,5 @@ def check_transformer_rules(setup: Setup, score: Tensor) -> None:
             f"{', GELU, SiLU or gate' if RULES[rules.name].gated_activations else ''}{where}",
             "leave --backward out, or choose an earlier layer or another model: it is for transformers",
         )
-    counts = ", ".join(f"{count} {name}" for name, count in sorted(rules.counts.items()))
+    counts = ", ".join(count_of(count, name.removesuffix("s")) for name, count in sorted(rules.counts.items()))
     setup.add_note(f"gradients follow the rules of {setup.backward}: {counts}")

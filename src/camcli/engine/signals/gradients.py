@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcli.base.errors import PictureError
+from camcli.base.words import count_of
 from camcli.engine.forward import compute_gradients
 from camcli.engine.hooks.relu import BackwardRule
 from camcli.engine.hooks.tensors import at_least_float32
@@ -123,8 +124,8 @@ def _check_by_image(scored: ScoredForward) -> None:
     if other is not None:
         form = "x".join(map(str, other.shape))
         raise PictureError(
-            f"one of its biases is added to a tensor {form} for {images} image(s), such as windows or a position "
-            "table, and has no position in one image",
+            f"one of its biases is added to a tensor {form} for {count_of(images, 'image')}, such as windows or a "
+            "position table, and has no position in one image",
             "choose another method, such as gradcam or hirescam",
         )
 

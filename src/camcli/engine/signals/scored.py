@@ -13,6 +13,8 @@ from torch import Tensor
 
 from camcli.base.errors import PictureError, TrialEndedError
 from camcli.base.passes import counting, read_group
+from camcli.base.passes import counting
+from camcli.base.words import count_of
 from camcli.engine.forward import Forward, Plan, Runner, compute_gradients
 from camcli.engine.hooks.attention import Attention
 from camcli.engine.hooks.tensors import at_least_float32
@@ -99,8 +101,8 @@ class ScoredForward:
         cells, images = to_nchw(at_least_float32(tensor), self.plan.layouts[layer]), len(self.forward.images)
         if len(cells) != images:
             raise PictureError(
-                f"the layer {layer!r} returns {len(cells)} row(s) for {images} images: the network processes them one "
-                "by one, or merges them",
+                f"the layer {layer!r} returns {count_of(len(cells), 'row')} for {count_of(images, 'image')}: the "
+                "network processes them one by one, or merges them",
                 "use batches of one: --batch-size 1",
             )
         return self.select(cells)

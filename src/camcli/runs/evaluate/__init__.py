@@ -94,6 +94,13 @@ class EvaluateJob:
             raise RequestError(f"--measured cannot be {self.measured!r}", f"there are: {', '.join(get_args(Measured))}")
         if self.boxes and self.masks:
             raise RequestError("--boxes and --masks both say where objects lie", "give one of them")
+        whole = {
+            "--to": (self.to, f"when all shards are done: camcli merge OUT --to {self.to}"),
+            "--plots": (self.plots, "leave it out, and when all shards are done, run the same without --shard"),
+        }
+        for flag, (given, hint) in whole.items():
+            if given and self.job.shard:
+                raise RequestError(f"{flag} is of all images, and a shard has a part of them", hint)
         for name in self.metrics:
             METRICS.find(name)
         for name in self.plots:

@@ -94,12 +94,18 @@ class _Change:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """An image to explain by some methods, for the candidates at some places."""
+    """An image to explain by some methods at some layers, for the candidates at some places."""
 
     change: _Change
     image: Image
     places: Sequence[int]
     methods: tuple[str, ...]
+    layers: tuple[str, ...]
+
+    @property
+    def kind(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Methods and layers; tasks that have them in common can be done together."""
+        return self.methods, self.layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +139,11 @@ class Again:
                 waiting.append(self._begin(number, variant))
                 yield from waiting[-1].tasks
 
-        # An image is explained by the methods of the maps that are wanted of it alone.
-        for methods, tasks in groupby(iter_tasks(), lambda task: task.methods):
+        # An image is explained by the methods, and at the layers, of the maps that are wanted of it alone.
+        for kind, tasks in groupby(iter_tasks(), lambda task: task.kind):
+            explainer = _select(self.explainer, *kind)
             while some := list(islice(tasks, self.rows)):
-                self._explain(methods, some)
+                self._explain(explainer, some)
                 while waiting and waiting[0].is_whole:
                     yield waiting.popleft().maps
         yield from (one.maps for one in waiting)  # of controls alone
@@ -153,14 +160,16 @@ class Again:
                 places.append(place)
         change = _Change(maps)
         for own in [places] * bool(places) if shared else [[one] for one in places]:
-            methods = tuple(dict.fromkeys(self.candidates[place].name for place in own))
-            change.tasks.append(_Task(change, variant[0 if shared else own[0]], own, methods))
-        change.tasks.sort(key=lambda task: task.methods)  # those of one method together
+            wanted = [self.candidates[place].explanation for place in own]
+            methods, layers = (
+                tuple(dict.fromkeys(some)) for some in zip(*((one.method, one.layer) for one in wanted), strict=True)
+            )
+            change.tasks.append(_Task(change, variant[0 if shared else own[0]], own, methods, layers))
+        change.tasks.sort(key=lambda task: task.kind)  # those of one method at one layer together
         return change
 
-    def _explain(self, methods: Sequence[str], tasks: Sequence[_Task]) -> None:
+    def _explain(self, explainer: Explainer, tasks: Sequence[_Task]) -> None:
         """Make the maps of images; those that cannot be made stay NaN."""
-        explainer = _select_methods(self.explainer, methods)
         given = devices.stack_for(explainer.device, [torch.from_numpy(task.image) for task in tasks])
         made = explainer.results(given, lambda row, scores: [self.index], competing=lambda row: self.competing)
         for task, results in zip(tasks, made, strict=True):
@@ -173,12 +182,15 @@ class Again:
             task.change.made += 1
 
 
-def _select_methods(explainer: Explainer, names: Sequence[str]) -> Explainer:
-    """Return an explainer of the same network, trials and all, that explains by some of the methods."""
-    methods = tuple(one for one in explainer.bound_methods if one.row.name in names)
-    if len(methods) == len(explainer.bound_methods):
-        return explainer
+def _select(explainer: Explainer, methods: Sequence[str], layers: Sequence[str]) -> Explainer:
+    """Return an explainer of the same network, trials and all, that explains by some of the methods at some layers.
+
+    Maps that are of several layers together need them all.
+    """
     selected = copy(explainer)
     selected.setup = copy(explainer.setup)
-    selected.bound_methods = methods
+    selected.bound_methods = tuple(one for one in explainer.bound_methods if one.row.name in methods)
+    if selected.setup.fuse == "none":
+        selected.setup.runner = copy(explainer.setup.runner)
+        selected.layers = tuple(one for one in explainer.layers if one in layers)
     return selected

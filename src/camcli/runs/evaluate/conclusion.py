@@ -171,5 +171,5 @@ def _name(map: str, layer: str) -> str:
 
 def _count(found: Sequence[str], of: int) -> str:
     if not found:
-        return f"none of {of} metrics" if of else "none"
-    return f"{len(found)} of {of} metrics ({', '.join(found)})" if of else ", ".join(found)
+        return f"none of {count_of(of, 'metric')}" if of else "none"
+    return f"{len(found)} of {count_of(of, 'metric')} ({', '.join(found)})" if of else ", ".join(found)

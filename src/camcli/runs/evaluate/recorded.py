@@ -64,7 +64,7 @@ def recorded_job(path: Path, given: Job) -> Job:
                 f"the run in {show_path(path)!r} names Python code, which a record alone does not run: {words}",
                 f"look at what it does, and name it yourself: {_flag(name)} {words}",
             )
-    return replace(recorded, shard="", **{name: getattr(given, name) for name in own - {"shard"}})
+    return replace(recorded, **{name: getattr(given, name) for name in own})
 
 
 def _flag(name: str) -> str:

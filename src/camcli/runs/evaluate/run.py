@@ -20,15 +20,12 @@ from camcli.images.objects.masks import Masks
 from camcli.metrics import CONTROLS, DEFINITIONS
 from camcli.metrics.bind import BoundMetric, bind_metrics
 from camcli.runs.evaluate import EvaluateJob, Evaluation
-from camcli.runs.evaluate.agreement import Agreement, compare_metrics
-from camcli.runs.evaluate.columns import collect
-from camcli.runs.evaluate.conclusion import Conclusion, draw_conclusion
 from camcli.runs.evaluate.measure import Finding, Measurer
 from camcli.runs.evaluate.plots import check_can_plot, write_plots
-from camcli.runs.evaluate.ranks import Rank, rank_methods
+from camcli.runs.evaluate.records import EVALUATION, FACTS_FILE, LINES_FILE, STEM
 from camcli.runs.evaluate.stored import StoredMaps
-from camcli.runs.evaluate.summary import TableRow, list_warnings, summarize
 from camcli.runs.evaluate.table import write_table
+from camcli.runs.evaluate.tabulate import Tables, tabulate
 from camcli.runs.job.fingerprint import compute_fingerprint
 from camcli.runs.job.folder_name import name_folder
 from camcli.runs.record import provenance
@@ -45,16 +42,13 @@ from camcli.runs.worker.worker import Worker
 from camcli.targets.labels import find_whole_name
 from camcli.targets.target import Score
 
-STEM = "evaluation"
-FACTS_FILE, LINES_FILE = f"{STEM}.json", f"{STEM}.jsonl"
-
 
 class EvaluateRun:
     """Run that evaluates maps image by image, and over all images.
 
     Used as a ``with`` block, which locks the output folder for this run. An invalid request raises on construction.
     Iterating does the work and yields each image's lines, none if it was done before; then :meth:`finish` makes the
-    table. An image's lines are in ``evaluation.jsonl`` before they are yielded.
+    table, unless the run is of one shard. An image's lines are in ``evaluation.jsonl`` before they are yielded.
 
     Args:
         evaluate_job: the job.
@@ -70,11 +64,7 @@ class EvaluateRun:
         total: number of images; None if they come from standard input.
         unread: counts of images in folders that are left out.
         notes: notes for the user; may grow until all is written.
-        warnings: where methods are not better than the controls; known after :meth:`finish`.
-        ranks: ranks of the methods by each metric; known after :meth:`finish`.
         plots: plots that were drawn; known after :meth:`finish`.
-        agreements: how far metrics agree on the order of maps; known after :meth:`finish`.
-        conclusion: what the numbers say of the methods; known after :meth:`finish`.
 
     Raises:
         RequestError: the request is invalid.
@@ -114,7 +104,7 @@ class EvaluateRun:
         self.session = Session(
             self.worker,
             inputs,
-            Evaluation,
+            EVALUATION.line_type,
             file=LINES_FILE,
             facts_file=FACTS_FILE,
             make_fingerprint=self._compute_fingerprint,
@@ -123,10 +113,6 @@ class EvaluateRun:
             on_open=self._start,
         )
         self.notes += inputs.note_unread()
-        self.warnings: list[str] = []
-        self.agreements: list[Agreement] = []
-        self.ranks: list[Rank] = []
-        self.conclusion: Conclusion | None = None
         self.plots: list[Path] = []
 
     def __enter__(self) -> EvaluateRun:
@@ -147,41 +133,24 @@ class EvaluateRun:
         yield from session.process_pictures(self._make_lines, measure=self._measure, load=self.load, at_once=at_once)
         session.drop_others()
         self.notes += session.inputs.note_unread_late()
-        session.facts |= {"pictures": session.processed, "failed": session.failed}
+        session.facts |= {"pictures": session.processed, "failed": session.failed, "skipped": session.skipped}
+        if session.shard:
+            session.record(notes=self.notes, finished=provenance.format_now())
 
-    def finish(self) -> list[TableRow]:
-        """Make the table of all images of this job in the output folder, also of earlier runs, and record it.
+    def finish(self) -> Tables:
+        """Make the tables of all images of this job in the output folder, also of earlier runs, and record them.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: they cannot be written.
             PictureError: no image could be done.
         """
-        layers = len(self.worker.explainer.layers) > 1
-        numbers, seed = collect(self.session.ledger.iter_pictures(), layers), self.worker.job.seed
-        rows, curves = summarize(numbers, seed)
-        if not rows:
-            raise PictureError("no image could be processed, so there is nothing to tabulate")
-        self.warnings = list_warnings(rows)
-        table = [row.as_dict() for row in rows]
-        self.agreements = compare_metrics(rows)
-        self.ranks = rank_methods(numbers, seed)
-        self.conclusion = draw_conclusion(numbers, rows, self.ranks, seed)
-        drawn, ranks, agreements = ([one.as_dict() for one in some] for some in (curves, self.ranks, self.agreements))
-        self.session.record(
-            table=table,
-            curves=drawn,
-            ranks=ranks,
-            agreements=agreements,
-            conclusion=self.conclusion.as_dict(),
-            warnings=self.warnings,
-            notes=self.notes,
-            finished=provenance.format_now(),
-        )
+        tables = tabulate(self.session.ledger.iter_pictures(), self.worker.explainer.layers, self.worker.job.seed)
+        self.session.record(**tables.as_facts(), notes=self.notes, finished=provenance.format_now())
         if self.evaluate_job.to:
-            write_table(rows, Path(self.evaluate_job.to))
-        about = f"{self.worker.network.name}, {count_of(numbers.count, 'image')}"
-        self.plots = write_plots(rows, curves, about, self.session.out, self.evaluate_job.plots)
-        return rows
+            write_table(tables.rows, Path(self.evaluate_job.to))
+        about = f"{self.worker.network.name}, {count_of(tables.images, 'image')}"
+        self.plots = write_plots(tables.rows, tables.curves, about, self.session.out, self.evaluate_job.plots)
+        return tables
 
     @property
     def load(self) -> Load | None:
@@ -211,7 +180,7 @@ class EvaluateRun:
         if self.total is not None:
             file, what = asked.boxes or asked.masks, "boxes" if asked.boxes else "masks"
             listed = objects.count_listed(inputs.iter_sources())
-            if not listed:
+            if not listed and not self.worker.job.shard:
                 raise RequestError(
                     f"{file} has {what} of none of the {self.total} images",
                     f"it names {objects.describe_unmatched()}: write paths as they are given, or relative to {file}",

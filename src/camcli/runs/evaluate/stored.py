@@ -26,6 +26,7 @@ from camcli.runs.record.finished import (
 )
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.kept import find_source
+from camcli.runs.record.preflight import read_shard
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.worker import Worker
 
@@ -56,12 +57,13 @@ class StoredMaps(Inputs):
         self._job, self.path = job, path
         self.facts = provenance.read_record(path)
         self.unread = SkippedFiles()
-        self.total = self.total_of_shards = self._check_and_count()
+        self.total_of_shards = self._check_and_count()
+        self.total = sum(1 for _ in self.iter_sources()) if job.shard else self.total_of_shards
 
     def iter_sources(self) -> Iterator[PictureSource]:
-        """Iterate over all images, in the order of their names."""
-        with FinishedRun(self.path) as run:
-            yield from map(self._make_source, islice(run.iter_images(), self._job.limit or None))
+        """Iterate over all images, of the job's shard if it has one, in the order of their names."""
+        shard = read_shard(self._job)
+        return (one for one in self._iter_unsharded() if shard is None or shard.holds(one.name))
 
     def stream(self) -> Iterator[PictureSource]:
         """Iterate over all images, as :meth:`iter_sources`."""
@@ -70,14 +72,15 @@ class StoredMaps(Inputs):
     def describe(self) -> dict[str, Any]:
         """Describe for a run's record how many images it is about, and whose maps."""
         maps = {"folder": show_path(self.path), **{name: self.facts.get(name) for name in ("run", "fingerprint")}}
-        return {"images": self.total, "maps": maps}
+        return {**super().describe(), "maps": maps}
 
     def describe_incomplete(self) -> list[str]:
         """Return a note if the run is not complete."""
         expected = self.facts.get("images")
-        if self._job.limit or expected is None or self.total is None or self.total >= int(expected):
+        there = self.total_of_shards
+        if self._job.limit or expected is None or there is None or there >= int(expected):
             return []
-        return [f"{show_path(self.path)} is not complete: {self.total} of its {expected} images are recorded"]
+        return [f"{show_path(self.path)} is not complete: {there} of its {expected} images are recorded"]
 
     def load(self, item: Item) -> list[Result]:
         """Return the maps of an image, and the failures."""
@@ -104,10 +107,13 @@ class StoredMaps(Inputs):
                     f"install the versions that its run.json names; or {ANEW_HINT}",
                 )
 
+    def _iter_unsharded(self) -> Iterator[StoredSource]:
+        with FinishedRun(self.path) as run:
+            yield from map(self._make_source, islice(run.iter_images(), self._job.limit or None))
+
     def _check_and_count(self) -> int:
         count = arrays = 0
-        for source in self.iter_sources():
-            assert isinstance(source, StoredSource)
+        for source in self._iter_unsharded():
             count += 1
             arrays += any("array" in one.outcome.files for one in source.maps)
         if count and not arrays:

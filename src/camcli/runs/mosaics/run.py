@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import chain
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from camcli.base import atomic
 from camcli.base.errors import NothingFoundError, OutputError, PictureError, RequestError
 from camcli.base.words import shorten
 from camcli.runs.job.job import Job
@@ -107,11 +109,19 @@ class MosaicRun:
                 + (f": {shorten(classes, len(classes))}" if classes else ""),
                 "give more images, a smaller --grid, or a lower --confidence",
             )
+        # The folder is there whole or not at all, also where an image can no longer be read.
+        out = self.out.resolve()
+        temporary = atomic.make_temporary_path(out.parent)
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self._write_mosaics(chosen)
+            temporary.mkdir(parents=True)
+            self._write_mosaics(chosen, temporary)
+            if out.exists():  # it is empty, and Windows replaces no folder
+                out.rmdir()
+            temporary.replace(out)
         except OSError as error:
             raise OutputError(f"{self.out} cannot be written to: {error.strerror}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         return len(chosen)
 
     @property
@@ -124,7 +134,7 @@ class MosaicRun:
         words += ["--crop", "squash", "--size", f"{side * height}x{side * width}", "--metrics", "energy-in-box"]
         return shlex.join(words)
 
-    def _write_mosaics(self, chosen: Sequence[Sequence[Judged]]) -> None:
+    def _write_mosaics(self, chosen: Sequence[Sequence[Judged]], out: Path) -> None:
         side, labels = self.mosaic_job.side, self.worker.network.labels
         height, width = self.worker.network.preprocess.size
         sources = (Item(part.source) for parts in chosen for part in parts)
@@ -135,7 +145,7 @@ class MosaicRun:
             name = f"{number:0{max(4, len(str(len(chosen))))}}.png"
             some = np.stack([next(cells) for _ in parts])
             rows = some.reshape(side, side, height, width, 3).swapaxes(1, 2)
-            Image.fromarray(rows.reshape(side * height, side * width, 3)).save(self.out / name)
+            Image.fromarray(rows.reshape(side * height, side * width, 3)).save(out / name)
             for place, part in enumerate(parts):
                 top, left = place // side * height, place % side * width
                 label = f"index:{part.index}"
@@ -158,11 +168,11 @@ class MosaicRun:
         for file, table in ((BOXES_FILE, boxes), (TARGETS_FILE, targets)):
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows(table)
-            (self.out / file).write_text(text.getvalue(), encoding="utf-8")
+            (out / file).write_text(text.getvalue(), encoding="utf-8")
         record = {**provenance.collect_facts(self.worker), "grid": side, "mosaics": facts}
         # File names need not be valid UTF-8; this handler writes what is not as JSON's own escapes.
         content = json.dumps(record, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        (self.out / FACTS_FILE).write_bytes(content)
+        (out / FACTS_FILE).write_bytes(content)
 
     def _read_cell(self, item: Item) -> UInt8[np.ndarray, "h w 3"]:
         """Return the pixels that the model sees of an image.

@@ -118,16 +118,16 @@ def read(folder: Path, file: str = FILE) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read what the last run of ``camcli explain`` recorded in an output folder.
+def read_record(path: Path, file: str = FILE, command: str = "camcli explain") -> dict[str, Any]:
+    """Read what the last run of a command recorded in an output folder.
 
     Raises:
         NothingFoundError: none wrote there.
     """
-    record = read(path)
+    record = read(path, file)
     if "fingerprint" not in record:
         raise NothingFoundError(
-            f"{show_path(path)!r} is not the output folder of camcli explain", "name the folder that its --out names"
+            f"{show_path(path)!r} is not the output folder of {command}", "name the folder that its --out names"
         )
     return record
 

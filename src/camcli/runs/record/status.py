@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from camcli.images.own_outputs import find_line_records, find_shard_folders
-from camcli.runs.record import ledger, provenance
+from camcli.runs.record import provenance
 from camcli.runs.record.earlier import has_all_files
 from camcli.runs.record.heads import Block, Worth, find_worth
 from camcli.runs.record.lines import LineFile, hash_text
-from camcli.runs.record.outcome import Outcome
-from camcli.runs.record.provenance import list_jobs, read_record
+from camcli.runs.record.provenance import list_jobs
+from camcli.runs.record.records import RUN, Records
 from camcli.runs.record.view import View, look_at
 
 # Stands for the reason of an image that has only results of other jobs.
@@ -87,24 +87,25 @@ class Status:
         return self.images is not None or all(one.state in ENDED for one in self.shards)
 
 
-def read_status(out: Path) -> Status:
+def read_status(out: Path, records: Records[Any] = RUN) -> Status:
     """Read the status of an output folder, which is neither locked nor changed.
 
     Raises:
-        NothingFoundError: no run of ``camcli explain`` wrote there.
+        NothingFoundError: no run wrote there.
         RequestError: a ledger cannot be read.
         OutputError: the store that the folder is in cannot be read.
     """
     with look_at(out) as view:
-        return count_status(view, read_record(out))
+        return count_status(view, records.read(out), records)
 
 
-def count_status(view: View, record: Mapping[str, Any]) -> Status:
+def count_status(view: View, record: Mapping[str, Any], records: Records[Any] = RUN) -> Status:
     """Count the images of an output folder by their state.
 
     Args:
         view: the folder.
         record: what the last run recorded in it.
+        records: the records that are looked at.
 
     Raises:
         RequestError: a ledger cannot be read.
@@ -115,9 +116,9 @@ def count_status(view: View, record: Mapping[str, Any]) -> Status:
     # From a hashed name to the worth and run of the lines that count, and the reason why it is not done.
     states: dict[int, tuple[int, str, str]] = {}
     counts: Counter[Path] = Counter()
-    for file in find_line_records(view.path, ledger.FILE):
+    for file in find_line_records(view.path, records.lines):
         names = set()
-        for _, block in LineFile(file, Outcome).iter_blocks():
+        for _, block in LineFile(file, records.line_type).iter_blocks():
             key, run = hash_text(block[0].name), sys.intern(block[0].run)
             names.add(key)
             own_block = block[0].job in own
@@ -133,7 +134,7 @@ def count_status(view: View, record: Mapping[str, Any]) -> Status:
     status.failed = reasons.total()
     status.reasons = dict(reasons.most_common())
     status.examples = {reason: status.examples[reason] for reason in reasons}
-    status.shards = list(_list_shards(view, counts))
+    status.shards = list(_list_shards(view, counts, records))
     return status
 
 
@@ -146,22 +147,22 @@ def _find_reason(block: Block, find_size: Callable[[str], int]) -> str:
     return "" if has_all_files(block, find_size) else FILES_GONE
 
 
-def _list_shards(view: View, counts: Mapping[Path, int]) -> Iterator[ShardStatus]:
+def _list_shards(view: View, counts: Mapping[Path, int], records: Records[Any]) -> Iterator[ShardStatus]:
     folders = {folder.name: folder for folder in find_shard_folders(view.path)}
     numbers = {int(name.partition("-of-")[2]) for name in folders}
     for count in sorted(numbers):
         for number in range(1, count + 1):
             name = f"{number:0{len(str(count))}}-of-{count}"
             if name in folders:
-                yield _read_shard(folders[name], counts[folders[name]], view.is_locked(folders[name]))
+                yield _read_shard(folders[name], counts[folders[name]], view.is_locked(folders[name]), records)
             else:
                 yield ShardStatus(name, None, 0, "not begun", None)
 
 
-def _read_shard(folder: Path, recorded: int, running: bool) -> ShardStatus:
-    record = provenance.read(folder)
+def _read_shard(folder: Path, recorded: int, running: bool, records: Records[Any]) -> ShardStatus:
+    record = provenance.read(folder, records.facts)
     finished = "finished" in record and not running
-    ended = "finished" if (folder / ledger.FILE).exists() else "merged"
+    ended = "finished" if (folder / records.lines).exists() else "merged"
     state = "running" if running else ended if finished else "stopped"
     try:
         began = datetime.fromisoformat(record["began"]).timestamp()

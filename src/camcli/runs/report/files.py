@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 from collections.abc import Container, Sequence
 from contextlib import suppress
@@ -36,11 +37,8 @@ class FolderFiles:
 
     def __init__(self, out: Path) -> None:
         self._page, self._folder = out / PAGE, out / REPORT_FOLDER
-        self._new = atomic.make_temporary_path(self._folder)
-        self._new.mkdir(parents=True)
         # Held while this report is made, so that another one of this folder leaves its files alone.
-        self._lock = filelock.FileLock(self._new / LOCK_FILE)
-        self._lock.acquire()
+        self._new, self._lock = _make_locked_folder(self._folder)
         self._written: set[str] = set()
         self._items: list[Item] = []
         self._chunks: list[str] = []
@@ -162,9 +160,25 @@ def remove_others(folder: Path, kept: Container[str]) -> None:
         folder.rmdir()
 
 
+def _make_locked_folder(parent: Path) -> tuple[Path, filelock.BaseFileLock]:
+    """Make a temporary folder, and lock it; anew if another report took it for an abandoned one before it was."""
+    while True:
+        folder = atomic.make_temporary_path(parent)
+        lock = filelock.FileLock(folder / LOCK_FILE)
+        try:
+            folder.mkdir(parents=True)
+            lock.acquire()
+        except (FileNotFoundError, FileExistsError):  # removed, with its parent perhaps, between two looks at it
+            continue
+        if Path(lock.lock_file).exists():
+            return folder, lock
+        lock.release()
+
+
 def _remove_abandoned(folder: Path) -> None:
     """Remove the temporary folder of a report that nobody is making."""
     with suppress(OSError):  # a Timeout is one too
         with filelock.FileLock(folder / LOCK_FILE, timeout=0):
-            pass
-        shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # while it is locked, so that nobody begins in it
+        if os.name == "nt":  # where an open file cannot be removed
+            shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from camcli.base.words import count_of
 from camcli.images.view import View
 from camcli.metrics import similarity
 from camcli.outputs.style import rectify
@@ -107,8 +108,12 @@ def judge(rows: Iterable[SanityRow]) -> list[Verdict]:
 def _judge_curve(test: str, method: str, layer: str, rows: Sequence[SanityRow]) -> Verdict:
     if test == "repeat":
         [row] = rows
-        words = f"{row.equal} of {row.maps} maps are equal to the bit"
+        words = f"{row.equal} of {count_of(row.maps, 'map', 'are')} equal to the bit"
         return Verdict(test, method, layer, row.equal == row.maps, float(row.equal), words)
+    if test == "full":
+        [row] = rows
+        words = "undefined" if row.rise is None else f"{row.rise:+.2f}"
+        return Verdict(test, method, layer, None, row.rise, f"rise (eMPRT) {words}; nothing is judged by it")
     if test == "bottom-up":
         return Verdict(test, method, layer, None, None, "the curve alone; nothing is judged by it")
     half = rows[: max(1, len(rows) // 2)] if test == "cascade" else rows

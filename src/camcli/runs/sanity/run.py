@@ -16,10 +16,12 @@ from camcli.engine import devices
 from camcli.engine.explanation import Explanation
 from camcli.images.source import PAUSE
 from camcli.images.view import View
+from camcli.methods.pixel import iter_noisy_copies
 from camcli.runs.record.inputs import Inputs
 from camcli.runs.record.rows import check_rows_file
 from camcli.runs.sanity import SanityJob, SanityRow, Verdict
 from camcli.runs.sanity.compare import Kind, Similarities, judge
+from camcli.runs.sanity.means import Map, MapKey, MeanMaps, name_maps
 from camcli.runs.sanity.randomise import Part, Redrawing, find_parts, shifted
 from camcli.runs.worker.item import Item
 from camcli.runs.worker.pipeline import decode_batches, find_results
@@ -47,7 +49,16 @@ class Explained:
     view: View
     classes: tuple[int, ...]
     competing: Sequence[int]
-    maps: Mapping[tuple[str, str, int], Explanation]
+    maps: Mapping[MapKey, Explanation]
+
+
+# From an image, a class and the number of classes to a class; None for none.
+Choose = Callable[[Explained, int, int], int | None]
+
+
+def keep_class(image: Explained, index: int, count: int) -> int:  # noqa: ARG001 - one of several ways to choose
+    """Return the class itself."""
+    return index
 
 
 class SanityRun:
@@ -125,6 +136,8 @@ class SanityRun:
                 yield from self._redraw(test, parts, batches, keeps=True)
             case "independent":
                 yield from self._redraw(test, [*reversed(parts)], batches, keeps=False)
+            case "full":
+                yield self._redraw_all(parts, batches)
             case "class":
                 yield self._compare(batches, self._draw_other, test=test)
             case "shift":
@@ -148,6 +161,13 @@ class SanityRun:
                 drawn += part.size * redrawing.draw(part)
                 yield self._compare(batches, test=test, step=step, part=part.name, share=drawn / total)
 
+    def _redraw_all(self, parts: Sequence[Part], batches: Sequence[Sequence[Explained]]) -> list[SanityRow]:
+        """Return the rows of a network of which all parts are drawn anew."""
+        total = sum(part.size for part in parts)
+        with Redrawing(parts, self.worker.job.seed) as redrawing:
+            drawn = sum(part.size * redrawing.draw(part) for part in parts)
+            return self._compare(batches, test="full", part="(all)", share=drawn / total)
+
     # ---- maps
 
     def _explain_all(self) -> Iterator[list[Explained]]:
@@ -158,7 +178,8 @@ class SanityRun:
             self.failures += [(item.source.display_name, item.error.message) for item in batch if item.error]
             ready = [item for item in batch if item.input is not None]
             found = find_results(worker, worker.explainer, ready) if ready else []
-            yield [one for item, results in zip(ready, found, strict=True) if (one := self._keep(item, results))]
+            kept = [one for item, results in zip(ready, found, strict=True) if (one := self._keep(item, results))]
+            yield self._average(kept) if kept and self.sanity_job.samples else kept
 
     def _keep(self, item: Item, results: Sequence[Explanation | PictureError]) -> Explained | None:
         assert item.input is not None and item.picture is not None  # it was decoded
@@ -171,15 +192,59 @@ class SanityRun:
         if not maps:
             return None
         classes = tuple(dict.fromkeys(one.index for one in maps if one.index is not None))
-        named = {(one.method, one.layer, one.index): one for one in maps if one.index is not None}
+        named = name_maps(maps)
         prompts = self.worker.prompts
         competing = prompts.find_competing(item.source.path) if prompts else ()
         return Explained(item.source.name, item.input, view, classes, competing, named)
 
+    def _average(self, batch: Sequence[Explained]) -> list[Explained]:
+        """Return images with the means of the maps of their noisy copies, for the classes explained in themselves."""
+        averaged = list[Explained]()
+        for image, (means, _) in zip(batch, self._explain(batch), strict=True):
+            for method, layer, _ in image.maps.keys() - means.keys():
+                self.failures.append(
+                    (image.name, f"a noisy copy has no map by {method}{f' at {layer}' if layer else ''}")
+                )
+            maps = {key: replace(one, map=means[key]) for key, one in image.maps.items() if key in means}
+            averaged += [replace(image, maps=maps)] if maps else []
+        return averaged
+
+    def _explain(
+        self, batch: Sequence[Explained], choose: Choose = keep_class, add: float = 0.0
+    ) -> list[tuple[dict[MapKey, Map], dict[int, int | None]]]:
+        """Explain images again.
+
+        Args:
+            batch: the images.
+            choose: from an image, a class and the number of classes to the class that is explained in its place; None
+                where there is none.
+            add: constant that is added to the inputs.
+
+        Returns:
+            For each image its maps, or the means of those of its noisy copies, as far as all have one; and the class
+                that was explained in the place of each.
+        """
+        explainer, asked = self.worker.explainer, self.sanity_job
+        images = devices.stack_for(explainer.device, [one.input for one in batch]) + add
+        swaps: list[dict[int, int | None]] = [{} for _ in batch]
+
+        def select(row: int, scores: Tensor) -> list[int]:
+            swaps[row] = {index: choose(batch[row], index, len(scores)) for index in batch[row].classes}
+            return [index if other is None else other for index, other in swaps[row].items()]
+
+        copies = iter_noisy_copies(images, asked.samples, asked.noise, self.worker.job.seed)
+        means = [MeanMaps() for _ in batch]
+        for given in copies if asked.samples else [images]:
+            with self.worker.computing():
+                results = explainer.results(given, select, competing=lambda row: batch[row].competing)
+            for mean, found in zip(means, results, strict=True):
+                mean.add({key: one.map for key, one in name_maps(found).items()})
+        return [(mean.compute(), swap) for mean, swap in zip(means, swaps, strict=True)]
+
     def _compare(
         self,
         batches: Sequence[Sequence[Explained]],
-        choose: Callable[[Explained, int, int], int | None] = lambda image, index, count: index,
+        choose: Choose = keep_class,
         add: float = 0.0,
         **words: Any,
     ) -> list[SanityRow]:
@@ -187,29 +252,16 @@ class SanityRun:
 
         Args:
             batches: the images.
-            choose: from an image, a class and the number of classes to the class that is explained in its place; None
-                where there is none.
-            add: constant that is added to the inputs.
+            choose, add: as in :meth:`_explain`.
             words: what the rows say of the step.
         """
         found: dict[Kind, Similarities] = defaultdict(Similarities)
-        explainer = self.worker.explainer
         for batch in filter(None, batches):
-            images = devices.stack_for(explainer.device, [one.input for one in batch]) + add
-            swaps: list[dict[int, int | None]] = [{} for _ in batch]
-
-            def select(row: int, scores: Tensor, batch: Sequence[Explained] = batch, swaps: Any = swaps) -> list[int]:
-                swaps[row] = {index: choose(batch[row], index, len(scores)) for index in batch[row].classes}
-                return [index if other is None else other for index, other in swaps[row].items()]
-
-            competing = [one.competing for one in batch]
-            with self.worker.computing():
-                results = explainer.results(images, select, competing=competing.__getitem__)
-            for one, again, swap in zip(batch, results, swaps, strict=True):
-                maps = {(it.method, it.layer, it.index): it.map for it in again if isinstance(it, Explanation)}
-                for (method, layer, index), before in one.maps.items():
-                    view = one.view.placed(before.placement)
-                    after = maps.get((method, layer, swap.get(index, index)))
+            for image, (maps, swap) in zip(batch, self._explain(batch, choose, add), strict=True):
+                for (method, layer, index), before in image.maps.items():
+                    view = image.view.placed(before.placement)
+                    other = swap.get(index, index)
+                    after = None if other is None else maps.get((method, layer, other))
                     found[method, layer].add(before.map, after, view)
         return [similarities.make_row(kind, **words) for kind, similarities in found.items()]
 

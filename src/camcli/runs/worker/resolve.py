@@ -76,11 +76,14 @@ def resolve_job(
             together.
     """
     given = read_prompts(job)
-    wanted = tuple(("all" if given else "predicted") if word == AUTO else word for word in job.target)
+    bound_methods = bind_methods(job.method, job.options)
+    # Where all methods find concepts, which belong to no class, a target is not looked up: it may name none.
+    named = (AUTO,) if all(one.finds_concepts for one in bound_methods) else job.target
+    wanted = tuple(("all" if given else "predicted") if word == AUTO else word for word in named)
     rows = [parse_target(word)[0] for word in wanted]
     top_channels = targets.count_top_channels(wanted)
-    channel_methods = [one.row.name for one in bind_methods(job.method, job.options) if one.explains_channel]
-    every = len(channel_methods) == len(bind_methods(job.method, job.options))
+    channel_methods = [one.row.name for one in bound_methods if one.explains_channel]
+    every = len(channel_methods) == len(bound_methods)
     similar_words = [word for word in (*job.target, *job.versus) if word.startswith(SIMILAR_PREFIX)]
     of_features = bool(similar_words) or ("channel" in rows and not every)
     notes: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from camcli.base.errors import RequestError
+from camcli.base.words import count_of
 from camcli.targets.readers.find import list_tensors, named_tensors
 from camcli.targets.target import NO_SCORE, Activation
 
@@ -111,7 +112,7 @@ def read_detections(output: Any, images: int, activation: Activation) -> Sequenc
     good = isinstance(output, list | tuple) and len(output) == images
     if not good or not all(isinstance(one, Mapping) and {"boxes", "labels", "scores"} <= one.keys() for one in output):
         raise RequestError(
-            f"the model does not return boxes, labels and scores for each of {images} image(s)",
+            f"the model does not return boxes, labels and scores for each of {count_of(images, 'image')}",
             list_tensors(list(named_tensors(output))),
         )
     return [Detections(one["boxes"], one["labels"], one["scores"], _read_candidates(one, activation)) for one in output]

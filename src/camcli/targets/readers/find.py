@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from camcli.base.errors import RequestError
+from camcli.base.words import count_of
 from camcli.targets.readers import probabilities
 
 if TYPE_CHECKING:
@@ -215,8 +216,8 @@ def _unreadable_error(
     form = ("x".join(map(str, output.shape)) or "one number") if isinstance(output, Tensor) else type(output).__name__
     if group:
         return RequestError(
-            f"the model returns {form} for a group of {images} image(s), neither one row of class scores for the "
-            "group nor one for each of its images",
+            f"the model returns {form} for a group of {count_of(images, 'image')}, neither one row of class scores for "
+            "the group nor one for each of its images",
             f"give (1, classes) or ({images}, classes)"
             + ("" if isinstance(output, Tensor) or not everything else f"\n{list_tensors(everything)}"),
         )
@@ -225,7 +226,7 @@ def _unreadable_error(
         hint += "; if it scores every pixel: camcli.Network(..., output_spec=camcli.OutputSpec('segment'))"
         hint += "; if these are features: camcli.Network(..., output_spec=camcli.OutputSpec('features'), headless=True)"
     return RequestError(
-        f"the model returns {form} for {images} image(s), not {what} for each",
+        f"the model returns {form} for {count_of(images, 'image')}, not {what} for each",
         hint + ("" if isinstance(output, Tensor) or not everything else f"\n{list_tensors(everything)}"),
     )
 
