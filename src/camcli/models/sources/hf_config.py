@@ -15,8 +15,9 @@ from camcli.targets.labels import Labels
 from camcli.targets.target import Activation
 
 # What a class of transformers gives: scores of classes, of an image or of each pixel; of prompts; or features.
-# Pixels may be scored by masks of queries, each with a class, or have a depth; boxes are of queries too.
-Kind = Literal["classes", "pixels", "masks", "depth", "boxes", "prompts", "features"]
+# Pixels may be scored by masks of queries, each with a class, or have a depth; boxes are of queries too, with the
+# model's classes or with prompts.
+Kind = Literal["classes", "pixels", "masks", "depth", "boxes", "prompted boxes", "prompts", "features"]
 # Types of classifiers that no map can be made of, and why.
 WITHOUT_A_PLACE = {
     "imagegpt": "it reads an image as a text of colours, which have no gradient",
@@ -74,6 +75,8 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
         return found, "depth"
     if name in _flatten(modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES):
         return found, "boxes"
+    if name in _flatten(modeling_auto.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES):
+        return found, "prompted boxes"
     if name in _flatten(modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES):
         return found, "prompts"
     if name.endswith(PROJECTED):

@@ -18,6 +18,7 @@ from camcli.models.sources import tokenizer
 from camcli.models.sources.hf_config import read_image_size
 from camcli.models.sources.hf_files import ModelFiles
 from camcli.models.spec import ModelSpec
+from camcli.targets.labels import Labels
 
 # Number of classes of an untrained network without prompts.
 RANDOM_CLASSES = 10
@@ -68,6 +69,11 @@ class FolderTokenizer:
         )
 
 
+def name_prompts(spec: ModelSpec) -> Labels:
+    """Make class names of the prompts, or numbers for the random embeddings of an untrained network."""
+    return zero_shot.make_labels(spec) if spec.text else Labels.numbered(RANDOM_CLASSES)
+
+
 def take_pooled(output: Any, images: int) -> Tensor:  # noqa: ARG001
     """Return the pooled features in an image tower's output."""
     pooled: Tensor = output.pooler_output
@@ -100,7 +106,7 @@ def build_classifier(model: Any, files: ModelFiles, spec: ModelSpec) -> tuple[Ze
     bias = getattr(model, "logit_bias", None)
     notes: tuple[str, ...] = ()
     if spec.text:
-        tokenize = _load_tokenizer(model, files)
+        tokenize = _wrap_tokenizer(model, files)
         prompts, blank, notes = _embed_prompts(model, tokenize, files.name, spec)
     else:  # random embeddings, for a network with random weights
         width = headless.run_on_noise(ImageTower(visual, projection), _find_size(model)).shape[1]
@@ -128,15 +134,24 @@ def _find_size(model: Any) -> tuple[int, int]:
     return size
 
 
-def _load_tokenizer(model: Any, files: ModelFiles) -> FolderTokenizer:
+def load_tokenizer(files: ModelFiles) -> Any:
+    """Load the tokenizer of a model's folder.
+
+    Raises:
+        RequestError: it is not there, or cannot be read.
+    """
     files.check_tokenizer()
     try:
-        found = AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizer's files and packages raise all kinds of errors
         raise RequestError(
             f"the tokenizer of {files.name} cannot be loaded: {(str(error).splitlines() or [''])[0]}",
             f"save it beside the model: tokenizer.save_pretrained({str(files.folder)!r})",
         ) from error
+
+
+def _wrap_tokenizer(model: Any, files: ModelFiles) -> FolderTokenizer:
+    found = load_tokenizer(files)
     longest = int(model.config.text_config.max_position_embeddings)
     if "siglip" in model.config.model_type:
         return FolderTokenizer(found, min(longest, SIGLIP_TOKENS), "max_length")
