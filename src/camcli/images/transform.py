@@ -339,7 +339,8 @@ def _blur(planes: Tensor, size: tuple[int, int]) -> Tensor:
     if not bool(sigma.all()):
         return planes
     kernel: list[int] = (2 * torch.ceil(3 * sigma).int() + 1).tolist()
-    return functional.gaussian_blur(planes, kernel, sigma.tolist())
+    blurred: Tensor = functional.gaussian_blur(planes, kernel, sigma.tolist())
+    return blurred
 
 
 def _resize_with_opencv(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

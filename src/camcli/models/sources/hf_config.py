@@ -30,6 +30,8 @@ PLACEHOLDER = re.compile(r"LABEL_\d+")
 POOLED_FIRST = ("dinov3_convnext",)
 # Names of the embeddings' own tokens, which precede those of the patches.
 PREFIX_TOKENS = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
+# The name of those that follow the patches'.
+SUFFIX_TOKENS = "detection_tokens"
 # Image towers of CLIP models whose output is their embedding.
 PROJECTED = "VisionModelWithProjection"
 # Heads whose place is in training only: their body gives features.
@@ -131,6 +133,11 @@ def count_prefix_tokens(module: Any) -> int | None:
     if not all("embeddings" in owner for owner, _ in tokens):
         return None
     return sum(part.shape[1] if part.ndim == 3 else 1 for _, part in tokens)
+
+
+def count_suffix_tokens(module: Any) -> int:
+    """Count the tokens behind those of the patches: the boxes' of YOLOS."""
+    return sum(part.shape[1] for name, part in module.named_parameters() if name.endswith(SUFFIX_TOKENS))
 
 
 def find_patch_grid(config: Any, size: tuple[int, int]) -> tuple[int, int] | None:

@@ -97,7 +97,7 @@ def _list_readings(processor: Any, size: tuple[int, int], geometries: Iterable[G
     bgr = bool((blue - black)[0] > (blue - black)[2])
     for (mean, std), (resize, fit) in product(_list_scales(processor, black, white), geometries):
         for arithmetic in arithmetics:
-            yield Preprocess(size, mean, std, resize, fit, interpolation, 0, arithmetic, bgr)
+            yield Preprocess(size, mean, std, resize, fit, interpolation, 0, arithmetic, bgr)  # type: ignore[arg-type]
 
 
 def _list_geometries(processor: Any) -> Iterator[Geometry]:

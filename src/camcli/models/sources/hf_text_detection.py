@@ -150,7 +150,8 @@ def _fill_one_template(spec: ModelSpec, kind: str) -> list[str]:
 
 
 def _keep_embeddings(model: Any, tokenize: FolderTokenizer | None, spec: ModelSpec) -> tuple[str, ...]:
-    body, notes = model.base_model, ()
+    body = model.base_model
+    notes: tuple[str, ...] = ()
     if tokenize:
         prompts, templates = (*spec.text, *spec.contrast), expand_templates(spec.template)
         embeddings = zero_shot.embed_prompts(
