@@ -122,6 +122,14 @@ def test_a_backbone_that_returns_its_stages_is_no_pyramid(tmp_path):
     assert network.pyramid == ""
 
 
+@pytest.mark.parametrize("model_type", ["lw_detr", "rf_detr"])
+def test_transformers_in_windows_are_explained_where_their_stages_are_joined(tmp_path, model_type):
+    network = load(f"hf:{save(tmp_path, model_type)}", min_score=0.0)
+    explainer = Explainer(network)
+    [one, *_] = explainer(torch.randn(1, 3, SIDE, SIDE))[0]
+    assert (explainer.layers, one.map.shape) == (("model.backbone.projector",), (8, 8))
+
+
 @pytest.mark.parametrize("size", ["", "96x128"])
 def test_the_tokens_of_boxes_behind_the_patches_are_known(tmp_path, size):
     network = load(f"hf:{save(tmp_path, 'yolos')}", min_score=0.0, size=size)

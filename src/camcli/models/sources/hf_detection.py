@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MethodType, SimpleNamespace
 from typing import Any
@@ -33,6 +33,8 @@ MOST_KEPT = 100
 BACKBONE = re.compile(
     r"(^|\.)((vision_)?backbone|conv_encoder)(\.(conv_encoder|model|vision_backbone|backbone|_backbone|encoder))*$"
 )
+# What joins the stages of LW-DETR's and RF-DETR's transformers, whose blocks cut the image into windows.
+PROJECTOR = "backbone.projector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,18 +206,26 @@ def _unknown_rule_error(processor: Any, name: str, reason: str) -> RequestError:
 
 
 def find_layers(network: Network) -> Network:
-    """Return a network that knows its feature pyramid, and the last layer of its backbone, which all boxes depend on.
+    """Return a network that knows its feature pyramid, and the layer to explain, which all boxes depend on.
 
-    A detector that is a transformer itself has neither.
+    That is what joins the stages of a transformer in windows, or the last layer of the backbone. A detector that is a
+    transformer itself has neither.
     """
     noise = probe_image(network.preprocess.size, torch.float32, torch.device("cpu"))
     levels = find_pyramid_levels(network.module, noise, network.read)
     pyramid = levels[0].rpartition(":")[0] if len(levels) > 1 else ""
-    backbones = [path for path, _ in network.module.named_modules() if BACKBONE.search(path)]
-    layers = probe_layers(network.module, noise, network.prefix, network.grid, network.read) if backbones else []
+    paths = [path for path, _ in network.module.named_modules()]
+    joined = next((path for path in paths if path.endswith(PROJECTOR)), "")
+    return replace(network, pyramid=pyramid, layer=joined or _find_backbone_layer(network, paths, noise))
+
+
+def _find_backbone_layer(network: Network, paths: Sequence[str], noise: Float[Tensor, "1 3 h w"]) -> str:
+    backbones = [path for path in paths if BACKBONE.search(path)]
+    if not backbones:
+        return ""
+    layers = probe_layers(network.module, noise, network.prefix, network.grid, network.read)
     ranked = (
         rank_layers(network.module, [one for one in layers if one.name.startswith(f"{path}.")])
         for path in sorted(backbones, key=len, reverse=True)
     )
-    layer = next((name for some in ranked for name in some), "")
-    return replace(network, pyramid=pyramid, layer=layer)
+    return next((name for some in ranked for name in some), "")
