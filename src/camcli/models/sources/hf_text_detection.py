@@ -127,11 +127,14 @@ def _find_family(module: Any) -> Family:
 
 def _load_tokenizer(module: Any, files: ModelFiles) -> FolderTokenizer:
     found, config = load_tokenizer(files), module.config
+    vocabulary = int(config.text_config.vocab_size)
     if config.model_type in ("owlvit", "owlv2"):
-        return FolderTokenizer(found, config.text_config.max_position_embeddings, "max_length", is_english=True)
+        return FolderTokenizer(
+            found, config.text_config.max_position_embeddings, "max_length", vocabulary, is_english=True
+        )
     if config.model_type == "omdet-turbo":
-        return FolderTokenizer(found, OMDET_TOKENS, "max_length", is_english=True)
-    return FolderTokenizer(found, config.max_text_len, "longest")
+        return FolderTokenizer(found, OMDET_TOKENS, "max_length", vocabulary, is_english=True)
+    return FolderTokenizer(found, config.max_text_len, "longest", vocabulary)
 
 
 def _fill_one_template(spec: ModelSpec, kind: str) -> list[str]:
@@ -185,6 +188,7 @@ def _keep_tokens(model: Any, tokenize: FolderTokenizer | None, spec: ModelSpec) 
     if tokenize:
         texts = [text.strip().lower().removesuffix(".") for text in _fill_one_template(spec, "Grounding DINO")]
         [ids] = tokenize.tokenizer([". ".join(texts) + "."])["input_ids"]
+        tokenize.check_known(ids)
     else:
         some = [token for token in range(1, model.config.text_config.vocab_size) if token not in special]
         texts = [""] * RANDOM_CLASSES
