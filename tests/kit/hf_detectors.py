@@ -64,6 +64,16 @@ VIT = {
     "window_block_indices": [0, 2],
     "out_indices": [2, 4],
 }
+DINO_VIT = {
+    "hidden_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "mlp_ratio": 2,
+    "image_size": SIDE,
+    "patch_size": 16,
+    "num_windows": 2,
+    "out_indices": [2, 4],
+}
 VIT_DETR = {
     "d_model": 32,
     "decoder_layers": 2,
@@ -87,6 +97,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], str]] = {
     "detr": ("Detr", {**DETR, "d_model": 32}, "ResNet", STAGES, "Detr"),
     "deimv2": ("Deimv2", {**RT_DETR, "encoder_in_channels": [32, 48, 64]}, "HGNetV2", HGNET, "RTDetr"),
     "lw_detr": ("LwDetr", {**VIT_DETR, "projector_scale_factors": [1.0]}, "LwDetrViT", VIT, "RTDetr"),
+    "rf_detr": ("RfDetr", VIT_DETR, "RfDetrDinov2", DINO_VIT, "RfDetr"),
     "rt_detr": ("RTDetr", {**RT_DETR, "encoder_in_channels": [24, 32, 48]}, "RTDetrResNet", STAGES, "RTDetr"),
     "rt_detr_v2": ("RTDetrV2", {**RT_DETR, "encoder_in_channels": [24, 32, 48]}, "RTDetrResNet", STAGES, "RTDetr"),
     "table-transformer": ("TableTransformer", {**DETR, "d_model": 32}, "ResNet", STAGES, "Detr"),
@@ -94,7 +105,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], str]] = {
 }
 # Types with an object-detection head that are not in the table, and why.
 LEFT_OUT = {
-    "rf_detr": "refused: its processor resizes otherwise",
     **dict.fromkeys(
         ("pp_doclayout_v2", "pp_doclayout_v3", "pp_doclayout_v4"),
         "refused: boxes are sorted by the order of reading, from outputs of their own",
@@ -111,7 +121,11 @@ def make_processor(model_type: str, **more: Any) -> Any:
     import transformers
 
     name = FAMILIES[model_type][-1]
-    sizes = {"height": SIDE, "width": SIDE} if name == "RTDetr" else {"shortest_edge": SIDE, "longest_edge": 2 * SIDE}
+    sizes = (
+        {"height": SIDE, "width": SIDE}
+        if name in ("RTDetr", "RfDetr")
+        else {"shortest_edge": SIDE, "longest_edge": 2 * SIDE}
+    )
     return getattr(transformers, f"{name}ImageProcessor")(**{"size": sizes, **more})
 
 

@@ -45,6 +45,7 @@ class Network:
             knows it.
         activation_asked: True if the user chose the activation, so that it is not detected.
         shared: reason why the module cannot be changed, if it is in use elsewhere; empty if it can.
+        suffix: number of tokens behind the patch tokens, such as those of boxes; counts if prefix and grid are known.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Network:
     pyramid: str = ""
     activation_asked: bool = False
     shared: str = ""
+    suffix: int = 0
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size

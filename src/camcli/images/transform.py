@@ -1,5 +1,6 @@
 """Preprocessing of images to the model's input, and the position of that input in the image."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,7 +15,7 @@ from camcli.base.deprecated import with_old_names
 from camcli.images import Crop
 from camcli.images.view import MIN_REDUCED_SIDE, REDUCING_GAP, View
 
-Fit = Literal["shorter", "longer", "squash"]
+Fit = Literal["shorter", "longer", "squash", "padded"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 # Numbers of input channels that an image can be converted to: grey and RGB.
@@ -25,7 +26,9 @@ GREY_WEIGHTS = np.array([19595, 38470, 7471], np.float32) / 65536
 # By whose arithmetic an image becomes numbers: torchvision's on Pillow images, those of transformers on tensors, or
 # torchvision's on the frames of videos, or OpenCV's, which takes four neighbours of a point however small the image
 # becomes.
-Arithmetic = Literal["pillow", "tensor", "float", "video", "opencv"]
+Arithmetic = Literal["pillow", "tensor", "float", "sampled", "blurred", "video", "opencv"]
+# Those that resize values of 0 to 1, which are not rounded to levels.
+OF_FLOATS = ("float", "sampled", "blurred")
 
 # Larger resized images are not built whole: a strip of 100,000 x 1 pixels, its shorter side resized to 256, would
 # take 20 GB.
@@ -52,7 +55,8 @@ class Preprocess:
 
     With the arithmetic ``tensor`` equal to the last bit to the image processors of transformers that resize tensors:
     the resampling of torchvision's tensors, the crop's corner rounded down, and one division by 255 times ``std``; with
-    ``float`` to those that first divide by 255 and then resize (DINOv3); with ``video`` to torchvision's
+    ``float`` to those that first divide by 255 and then resize (DINOv3); with ``sampled`` to those that do so without
+    antialiasing (RF-DETR), and with ``blurred`` after a Gaussian blur (OWLv2); with ``video`` to torchvision's
     ``VideoClassification``, which resizes the tensors of frames without antialiasing. An image decoded at a fraction of
     its size is resized by Pillow all the same.
 
@@ -62,10 +66,12 @@ class Preprocess:
         std: divisor of each channel after that.
         resize: height and width before the centre crop; by default ``size``, so that nothing is cropped of a square.
         fit: how ``resize`` is reached: ``shorter`` keeps the aspect ratio and covers it, ``longer`` keeps the ratio and
-            stays inside it, ``squash`` stretches the image to it.
+            stays inside it, ``squash`` stretches the image to it; ``padded`` first pads it at the bottom or at the
+            right to a square, with ``fill``, and stretches that.
         interpolation: name of Pillow's filter.
         fill: value 0..255, one for all or one for each channel, where the input extends beyond the resized image.
-        arithmetic: ``pillow``, ``tensor``, ``float``, ``video``, or ``opencv``, which is bilinear.
+        arithmetic: ``pillow``, ``tensor``, ``float``, ``sampled``, ``blurred``, ``video``, or ``opencv``, which is
+            bilinear.
         bgr: True if the model's channels are blue, green, red; mean and std are in that order.
         corner: True if an input that extends beyond the resized image has it in its upper left corner, not centred.
     """
@@ -103,7 +109,7 @@ class Preprocess:
         if picture.mode != "RGB":
             raise ValueError(f"an RGB image is needed, not {picture.mode}")
         picture = self._to_model_channels(picture)
-        if self.arithmetic == "float":
+        if self.arithmetic in OF_FLOATS:
             levels = np.asarray(picture, np.float32)
             return self.from_planes((levels if levels.ndim == 3 else levels[..., np.newaxis]) * np.float32(1 / 255))
         return self._normalize(_to_planes(self._resize_and_crop(picture))), self.view(picture.width, picture.height)
@@ -122,7 +128,7 @@ class Preprocess:
             raise ValueError(f"it has {channels} channels, and the model takes {self.channels}")
         if channels > self.channels:
             values = (values @ GREY_WEIGHTS)[..., np.newaxis]
-        white = 1 if self.arithmetic == "float" else 255
+        white = 1 if self.arithmetic in OF_FLOATS else 255
         fills = (self.fill,) * self.channels if isinstance(self.fill, int) else self.fill
         cut: dict[tuple[int, int], np.ndarray] = {}
         for at, fill in enumerate(fills):
@@ -157,6 +163,7 @@ class Preprocess:
         if self.interpolation == "nearest":  # single pixels are picked: means must not replace them
             return 1.0
         resized_height, resized_width = self._find_resized_size(width, height)
+        width, height = self._find_padded_size(width, height)
         return min(
             width / resized_width / REDUCING_GAP,
             height / resized_height / REDUCING_GAP,
@@ -190,7 +197,8 @@ class Preprocess:
     def view(self, width: int, height: int) -> View:
         """Return the view that the model has of an image of this size."""
         (resized_height, resized_width), (top, left) = self._plan(width, height)
-        across, down = width / resized_width, height / resized_height
+        wide, high = self._find_padded_size(width, height)
+        across, down = wide / resized_width, high / resized_height
         bottom, right = top + self.size[0], left + self.size[1]
         return View((height, width), self.size, (left * across, top * down, right * across, bottom * down))
 
@@ -198,15 +206,19 @@ class Preprocess:
         """Return height and width of the resized image, and top and left of the input in it."""
         resized = self._find_resized_size(width, height)
         top, left = (
-            _offset(*each, self.arithmetic in ("tensor", "float")) for each in zip(resized, self.size, strict=True)
+            _offset(*each, self.arithmetic in ("tensor", *OF_FLOATS)) for each in zip(resized, self.size, strict=True)
         )
         if self.corner:
             top, left = max(top, 0), max(left, 0)
         return resized, (top, left)
 
+    def _find_padded_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height of what is resized of an image of this size."""
+        return (max(width, height),) * 2 if self.fit == "padded" else (width, height)
+
     def _find_resized_size(self, width: int, height: int) -> tuple[int, int]:
         target_height, target_width = self.resize
-        if self.fit == "squash":
+        if self.fit in ("squash", "padded"):
             return self.resize
         if self.fit == "shorter" and target_height == target_width:
             # The rule of torchvision, timm and open_clip for a square: the longer side is rounded down.
@@ -229,14 +241,15 @@ class Preprocess:
         fill = self.fill if fill is None else fill
         bands = len(picture.getbands())
         fills = fill if isinstance(fill, tuple) else (fill,) * bands
+        if self.fit == "padded":
+            picture, box = _pad_to_square(picture, box, fills if bands > 1 else fills[0])
         cut = Image.new(picture.mode, (self.size[1], self.size[0]), fills if bands > 1 else fills[0])
         filter_ = Image.Resampling[self.interpolation.upper()]
         if self.arithmetic != "pillow" and box is None and height * width <= MAX_RESIZED_PIXELS:
             if self.arithmetic == "opencv":
                 resized = _resize_with_opencv(picture, (height, width))
             else:
-                of_video = self.arithmetic == "video"
-                resized = _resize_as_tensor(picture, (height, width), self.interpolation, of_video)
+                resized = _resize_as_tensor(picture, (height, width), self.interpolation, self.arithmetic)
             cut.paste(resized, (-left, -top))
             return cut
         if height * width <= MAX_RESIZED_PIXELS:
@@ -289,18 +302,45 @@ def _to_planes(picture: Image.Image) -> Tensor:
     return torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis]).permute(2, 0, 1).contiguous()
 
 
+def _pad_to_square(
+    picture: Image.Image, box: tuple[float, float, float, float] | None, fill: float | tuple[float | int, ...]
+) -> tuple[Image.Image, tuple[float, float, float, float] | None]:
+    """Pad an image, or the box of it that counts, at the bottom or at the right to a square."""
+    begin, above, end, below = box or (0.0, 0.0, float(picture.width), float(picture.height))
+    side = max(end - begin, below - above)
+    square = Image.new(picture.mode, (math.ceil(begin + side), math.ceil(above + side)), fill)
+    square.paste(picture.crop((0, 0, math.ceil(end), math.ceil(below))), (0, 0))
+    return square, None if box is None else (begin, above, begin + side, above + side)
+
+
 def _resize_as_tensor(
-    picture: Image.Image, size: tuple[int, int], interpolation: Interpolation, of_video: bool
+    picture: Image.Image, size: tuple[int, int], interpolation: Interpolation, arithmetic: Arithmetic
 ) -> Image.Image:
     """Resize an image to a height and width as torchvision resizes tensors, or the frames of its videos."""
     from torchvision.transforms import functional as functional_of_videos
     from torchvision.transforms.v2 import InterpolationMode, functional
 
     mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
-    resize = functional_of_videos.resize if of_video else functional.resize
-    resized = resize(_to_planes(picture), list(size), mode, antialias=not of_video).permute(1, 2, 0)
+    resize = functional_of_videos.resize if arithmetic == "video" else functional.resize
+    planes = _to_planes(picture)
+    if arithmetic == "blurred":
+        planes = _blur(planes, size)
+    antialias = arithmetic in ("tensor", "float")
+    resized = resize(planes, list(size), mode, antialias=antialias).permute(1, 2, 0)
     levels = resized.contiguous().numpy()
     return Image.fromarray(levels if levels.shape[2] > 1 else levels[..., 0])
+
+
+def _blur(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Blur an image ``(d, h, w)`` before it is made smaller, as OWLv2 does; one that is not smaller both ways stays."""
+    from torchvision.transforms.v2 import functional
+
+    sigma = (torch.tensor(planes.shape[1:]) / torch.tensor(size) - 1).clamp(min=0) / 2
+    if not bool(sigma.all()):
+        return planes
+    kernel: list[int] = (2 * torch.ceil(3 * sigma).int() + 1).tolist()
+    blurred: Tensor = functional.gaussian_blur(planes, kernel, sigma.tolist())
+    return blurred
 
 
 def _resize_with_opencv(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -47,7 +47,7 @@ def list_layers(
     image = probe_image(
         network.preprocess.size, torch.float32, torch.device("cpu"), channels=network.preprocess.channels
     )
-    found = probe_layers(network.module, image, network.prefix, network.grid, network.read)
+    found = probe_layers(network.module, image, network.prefix, network.grid, network.read, network.suffix)
     try:
         graph = not lacks_graph(found)
         chosen = network.layer or find_default_layer(network.module, found, image, network.read, graph)

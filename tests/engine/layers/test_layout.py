@@ -78,6 +78,12 @@ def test_what_the_source_says_of_its_tokens_settles_their_reading():
     assert possible_layouts((1, 211, 66), (250, 224), prefix=1) == []
     assert possible_layouts((1, 211, 66), (250, 224), prefix=1, grid=(15, 14)) == [Layout("tokens", (15, 14), 1)]
     # The metadata's grid is that of another input size: the tokens count.
+    assert possible_layouts((1, 311, 66), (250, 224), prefix=1, grid=(15, 14), suffix=100) == [
+        Layout("tokens", (15, 14), 1, 100)
+    ]
+    assert possible_layouts((1, 211, 66), (250, 224), prefix=1, grid=(15, 14), suffix=100) == [
+        Layout("tokens", (15, 14), 1)
+    ]
     assert possible_layouts((1, 50, 66), SQUARE, prefix=1, grid=(14, 14)) == [Layout("tokens", (7, 7), 1)]
 
 

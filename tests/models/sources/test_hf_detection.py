@@ -11,6 +11,7 @@ from PIL import Image  # noqa: E402
 
 from camcli import Explainer  # noqa: E402
 from camcli.base.errors import RequestError  # noqa: E402
+from camcli.engine.layers.levels import find_pyramid_levels  # noqa: E402
 from camcli.models.load import load  # noqa: E402
 from camcli.models.sources.hf_detection import find_shown  # noqa: E402
 
@@ -71,6 +72,88 @@ def test_a_map_is_the_gradient_of_the_logit_of_one_query(tmp_path, model_type, l
         wanted = (grad * kept[-1])[0].sum(0).detach().numpy()
         assert np.abs(wanted).max() > 1e-5
         assert np.allclose(one.map, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("model_type", "pyramid"),
+    [
+        ("rt_detr", "model.encoder"),
+        ("d_fine", "model.encoder"),
+        ("deimv2", "model.encoder"),
+        ("deformable_detr", "model.backbone.model"),
+    ],
+)
+def test_the_levels_that_boxes_are_read_from_have_the_gradients_of_one_query(tmp_path, model_type, pyramid):
+    network = load(f"hf:{save(tmp_path, model_type)}", min_score=0.0)
+    assert network.pyramid == pyramid
+    network.module.double()
+    images = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).double().repeat(2, 1, 1, 1)
+    theirs, kept = make(model_type).double(), []
+
+    def split(_, given, output):
+        """Make each level a point of its own, since one is computed from another."""
+        [(name, levels)] = [(key, part) for key, part in output.items() if isinstance(part, list | tuple)]
+        kept[:] = [level.detach().requires_grad_() for level in levels]
+        return type(output)(**{name: list(kept)})
+
+    theirs.get_submodule(pyramid).register_forward_hook(split)
+    # Twice, since PyTorch's gradient of a batch norm is wrong for one image (camcli.engine.hooks.batch_norms).
+    logits = theirs(pixel_values=images).logits[0]
+    with torch.no_grad():
+        [ours] = network.module(images[:1])
+    order = ours["scores"].sort(descending=True, stable=True).indices
+    levels = find_pyramid_levels(network.module, images[:1], network.read, pyramid)
+    found = Explainer(network, layers=levels, method="hirescam")(images[:1])[0]
+    whole = Explainer(network, method="hirescam")
+    whole(images[:1])
+    assert (whole.layers, whole.fuse, len(levels)) == (levels, "sum", 3)
+    assert len(found) >= 3 * len(levels)
+    for one in found[: 3 * len(levels)]:
+        level = kept[levels.index(one.layer)]
+        query = ours["candidates"]["kept"][order[one.number - 1]]
+        assert one.score == pytest.approx(logits[query, one.index].item(), abs=1e-4)
+        [grad] = torch.autograd.grad(logits[query, one.index], level, retain_graph=True)
+        wanted = (grad * level)[0].sum(0).detach().numpy()
+        assert np.allclose(one.map, wanted, atol=1e-4 * np.abs(wanted).max() + 1e-12)
+
+
+def test_a_backbone_that_returns_its_stages_is_no_pyramid(tmp_path):
+    network = load(f"hf:{save(tmp_path, 'detr')}", min_score=0.0)
+    assert network.pyramid == ""
+
+
+@pytest.mark.parametrize("model_type", ["lw_detr", "rf_detr"])
+def test_transformers_in_windows_are_explained_where_their_stages_are_joined(tmp_path, model_type):
+    network = load(f"hf:{save(tmp_path, model_type)}", min_score=0.0)
+    explainer = Explainer(network)
+    [one, *_] = explainer(torch.randn(1, 3, SIDE, SIDE))[0]
+    assert (explainer.layers, one.map.shape) == (("model.backbone.projector",), (8, 8))
+
+
+@pytest.mark.parametrize("size", ["", "96x128"])
+def test_the_tokens_of_boxes_behind_the_patches_are_known(tmp_path, size):
+    network = load(f"hf:{save(tmp_path, 'yolos')}", min_score=0.0, size=size)
+    assert (network.prefix, network.suffix) == (1, 12)
+    network.module.double()
+    images = torch.randn(1, 3, *network.preprocess.size, generator=torch.Generator().manual_seed(1)).double()
+    explainer = Explainer(network, method="hirescam")
+    [one, *_] = explainer(images)[0]
+    # The input of the last attention, as of a class token: after it no patch reaches a box.
+    assert explainer.layers == ("vit.encoder.layer.2.layernorm_before",)
+    layout = explainer.layouts[one.layer]
+    assert (layout.prefix, layout.suffix, layout.grid) == (1, 12, network.grid)
+    theirs, kept = make("yolos").double(), []
+    theirs.get_submodule(one.layer).register_forward_hook(lambda _, given, output: kept.append(output))
+    [logits] = theirs(pixel_values=images.clone().requires_grad_()).logits
+    with torch.no_grad():
+        [ours] = network.module(images)
+    query = ours["candidates"]["kept"][ours["scores"].argmax()]
+    [grad] = torch.autograd.grad(logits[query, one.index], kept)
+    wanted = (grad * kept[0])[0, 1:-12].sum(-1).reshape(network.grid).detach().numpy()
+    assert np.abs(wanted).max() > 1e-5
+    assert np.allclose(one.map, wanted, atol=1e-4 * np.abs(wanted).max())
+    named = Explainer(network, layers=[one.layer], layout=f"tokens:1:{network.grid[0]}x{network.grid[1]}")
+    assert named(images)[0][0].map.shape == network.grid
 
 
 @pytest.mark.parametrize("model_type", ["detr", "deformable_detr"])

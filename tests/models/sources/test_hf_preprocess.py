@@ -31,6 +31,8 @@ PROCESSORS = {
     "LeViT": ("LevitImageProcessor", {"size": EDGE, "crop_size": SMALL}),
     "MobileNetV2": ("MobileNetV2ImageProcessor", {"size": EDGE, "crop_size": {"height": 56, "width": 56}}),
     "MobileViT": ("MobileViTImageProcessor", {"size": {"shortest_edge": 72}, "crop_size": SMALL}),
+    "OWL-ViT": ("OwlViTImageProcessor", {"size": SMALL}),
+    "RF-DETR": ("RfDetrImageProcessor", {"size": SMALL}),
     "PoolFormer": ("PoolFormerImageProcessor", {"size": EDGE, "crop_size": SMALL}),
     "SegFormer": ("SegformerImageProcessor", {"size": SMALL}),
     "SigLIP": ("SiglipImageProcessor", {"size": SMALL}),
@@ -61,6 +63,8 @@ def test_it_is_equal_to_the_bit(name):
     [
         ("EfficientNetImageProcessor", {"size": SMALL}),  # it divides by the deviation twice
         ("EfficientNetImageProcessor", {"size": SMALL, "rescale_offset": True, "rescale_factor": 1 / 127.5}),
+        ("Owlv2ImageProcessor", {"size": SMALL}),  # it blurs all colours at once
+        ("Owlv2ImageProcessor", {"size": SMALL, "do_pad": False}),
         ("ViTImageProcessorPil", {"size": SMALL, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}),
     ],
 )
@@ -104,3 +108,22 @@ def test_a_view_of_a_crop_whose_corner_is_rounded_down():
     preprocess, _ = read_processor(processor, "it")
     _, view = preprocess(draw(64, 64))
     assert view.box == (6, 6, 57, 57)
+
+
+def test_an_image_padded_to_a_square_has_its_place_in_the_upper_left_corner():
+    preprocess, _ = read_processor(transformers.Owlv2ImageProcessor(size=SMALL), "it")
+    assert preprocess.fit == "padded"
+    _, view = preprocess(draw(317, 211))
+    assert (view.box, view.picture) == ((0, 0, 317, 317), (211, 317))
+    assert preprocess.view(95, 403).box == (0, 0, 403, 403)
+
+
+def test_an_image_decoded_at_half_its_size_is_padded_alike():
+    preprocess, _ = read_processor(transformers.Owlv2ImageProcessor(size=SMALL), "it")
+    smooth = draw(5, 7).resize((1200, 800), Image.Resampling.BICUBIC)
+    half = smooth.reduce(2)
+    values, view = preprocess.from_reduced(half, smooth.size, (0.0, 0.0, 600.0, 400.0))
+    wanted, seen = preprocess(smooth)
+    assert view == seen
+    inside = (slice(None), slice(1, 41), slice(1, -1))  # its edge is blurred into the padding
+    assert torch.allclose(values[inside], wanted[inside], atol=0.1)

@@ -17,6 +17,7 @@ from hf_models import SIDE, TOWER, make_vit, save, save_towers  # noqa: E402
 from camcli import Explainer  # noqa: E402
 from camcli.base.errors import RequestError  # noqa: E402
 from camcli.models.load import load  # noqa: E402
+from camcli.models.sources import tokenizer  # noqa: E402
 from camcli.runs.layers import list_layers  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("empty_caches")
@@ -175,6 +176,21 @@ class TestRefusals:
         for file in folder.glob("*token*"):
             file.unlink()
         assert "tokenizer.save_pretrained" in self.refuse("has no tokenizer", folder, text=PROMPTS)
+
+    def test_a_tokenizer_whose_package_is_missing(self, folder, monkeypatch):
+        def fail(*given, **named):
+            raise ImportError("\nSiglipTokenizer requires the SentencePiece library but it was not found.\n")
+
+        monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
+        monkeypatch.setitem(tokenizer.PACKAGES, "sentencepiece", "not_there.at_all")
+        assert self.refuse("needs sentencepiece", folder, text=PROMPTS).startswith("pip install sentencepiece")
+
+    def test_a_tokenizer_of_another_model(self, folder):
+        config = json.loads((folder / "config.json").read_text())
+        config["text_config"]["vocab_size"] = 4
+        (folder / "config.json").write_text(json.dumps(config))
+        hint = self.refuse("gives the token 11, and the model knows 4", folder, text=PROMPTS, weights="random")
+        assert "another model's" in hint
 
     def test_a_model_of_another_construction(self, tmp_path):
         save(tmp_path, make_vit())

@@ -30,7 +30,9 @@ def probe_network(setup: Setup, image: Tensor, outputs: list[Any] | None = None)
             outputs.append(output)
         return setup.read_predictions(output, images)
 
-    return probe_layers(setup.module, setup.runner.make_leaf(image).detach(), *read_source_layout(setup, image), read)
+    suffix = setup.network.suffix if setup.network else 0
+    leaf = setup.runner.make_leaf(image).detach()
+    return probe_layers(setup.module, leaf, *read_source_layout(setup, image), read, suffix)
 
 
 def read_layout(setup: Setup, name: str, activations: Activations, image: Tensor) -> Layout:
@@ -55,16 +57,19 @@ def read_layout(setup: Setup, name: str, activations: Activations, image: Tensor
     if find_layer(setup.module, name)[1] and shape[2:] == (1, 1):
         return Layout("nchw", (1, 1))
     count, size = len(image), (image.shape[2], image.shape[3])
+    suffix = setup.network.suffix if setup.network else 0
     try:
         if setup.layout:
-            return parse_layout(setup.layout, shape, count)
+            return parse_layout(setup.layout, shape, count, suffix)
         _check_rows(setup, shape, count)
         facts, slices = read_source_layout(setup, image), find_slices(setup.module)
-        candidates = possible_layouts(shape, size, *facts, count, slices)
+        candidates = possible_layouts(shape, size, *facts, count, slices, suffix)
         # The layout of the network's other layers may resolve an ambiguity, as in `camcli layers`.
         clear = len(candidates) == 1 and candidates[0].order != "ncl"
         others = (
-            unambiguous_layouts(probe_network(setup, image), size, *facts, count, slices) if not clear else frozenset()
+            frozenset()
+            if clear
+            else unambiguous_layouts(probe_network(setup, image), size, *facts, count, slices, suffix)
         )
         layout = decide(candidates, shape, others)
     except RequestError as error:

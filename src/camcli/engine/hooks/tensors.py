@@ -39,13 +39,19 @@ def count_tensors(output: object) -> int:
     return sum(1 for _ in iter_tensors(output))
 
 
-def tensors_by_name(output: object) -> dict[str, Tensor]:
-    """Return the tensors at the top level of a module's output, by their keys or their indices."""
+def tensors_by_name(output: object, path: str = "") -> dict[str, Tensor]:
+    """Return the tensors in a module's output by their keys or indices, those inside of others joined by dots.
+
+    A lone tensor has no name.
+    """
+    if isinstance(output, Tensor):
+        return {path: output} if path else {}
     if isinstance(output, Mapping):
         parts = list(output.items())
     else:
         parts = list(enumerate(output)) if isinstance(output, list | tuple) else []
-    return {str(name): tensor for name, tensor in parts if isinstance(tensor, Tensor)}
+    start = f"{path}." if path else ""
+    return {place: one for name, part in parts for place, one in tensors_by_name(part, f"{start}{name}").items()}
 
 
 def tree_map(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -94,12 +94,13 @@ def possible_layouts(
     grid: tuple[int, int] | None = None,
     images: int = 1,
     slices: int = 0,
+    suffix: int = 0,
 ) -> list[Layout]:
     """List the layouts that a layer's output of this shape can have, for inputs of ``input_size`` (h, w) pixels.
 
     A grid must have the input's aspect: one stride must explain its rows and its columns. An output that cuts the image
     into several samples, as attention in windows does, has no layout. Tokens that are not patches are taken for a
-    prefix, as in every published transformer; :func:`parse_layout` supports a suffix. Sequences with their channels
+    prefix, as in nearly every transformer, but for a suffix that the source knows. Sequences with their channels
     first are only candidates; :func:`narrow` decides by the other layers.
 
     Args:
@@ -109,6 +110,7 @@ def possible_layouts(
         grid: the patch grid by the model's metadata, if known.
         images: the batch size; if more than one, films with as many frames are read as images.
         slices: the number of slices of the model's input, where it takes volumes: then only volumes are read.
+        suffix: the number of tokens behind the patches by the model's metadata; needs ``prefix`` and ``grid``.
     """
     if slices:
         return _possible_volumes(shape, input_size, images, slices)
@@ -128,7 +130,12 @@ def possible_layouts(
     if len(shape) == 3:
         lengths: list[tuple[Order, int]] = [("tokens", shape[1]), ("ncl", shape[2])]
         if grid is not None and prefix is not None:
-            known = [Layout(order, grid, prefix) for order, length in lengths if length == prefix + grid[0] * grid[1]]
+            known = [
+                Layout(order, grid, prefix, behind)
+                for order, length in lengths
+                for behind in sorted({0, suffix})
+                if length == prefix + grid[0] * grid[1] + behind
+            ]
             if known:
                 return known
         before = {
@@ -158,13 +165,14 @@ def _possible_volumes(shape: Sequence[int], input_size: tuple[int, int], images:
     ]
 
 
-def parse_layout(word: str, shape: Sequence[int], images: int = 1) -> Layout:
+def parse_layout(word: str, shape: Sequence[int], images: int = 1, suffix: int = 0) -> Layout:
     """Parse a ``--layout`` option, for an output of this shape.
 
     Args:
         word: ``nchw``, ``nhwc``, ``tokens:PREFIX:HxW`` or ``ncl:PREFIX:HxW``; the rest of a sequence is its suffix.
         shape: the shape of the output, batch first.
         images: the batch size.
+        suffix: the number of tokens behind the patches by the model's metadata.
 
     Raises:
         RequestError: the output cannot have this layout.
@@ -186,7 +194,7 @@ def parse_layout(word: str, shape: Sequence[int], images: int = 1) -> Layout:
     rows, columns = map(int, cells.split("x"))
     length = shape[1] if order == "tokens" else shape[2]
     behind = length - int(before) - rows * columns
-    if not 0 <= behind <= MAX_PREFIX_TOKENS:
+    if not 0 <= behind <= max(MAX_PREFIX_TOKENS, suffix):
         raise RequestError(
             f"its output of shape {form} cannot be read as {word}: of {length} tokens, {before} + {rows} x {columns} "
             + (f"leave {behind}" if behind > 0 else f"are {-behind} too many"),

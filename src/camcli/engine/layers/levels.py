@@ -23,7 +23,7 @@ def find_pyramid_levels(
     read: Callable[[Any, int], Predictions],
     pyramid: str = "",
 ) -> tuple[str, ...]:
-    """Find the names of the pyramid's levels as layers (``backbone:p3``), finest first; empty if there are none.
+    """Find the names of the pyramid's levels as layers (``backbone:p3``, ``encoder:maps.0``), finest first, if any.
 
     The levels are the output of one module: several maps ``(n, c, h, w)``, not all of one grid, on which the boxes'
     scores depend, and which a module with weights uses, since otherwise they may be the scores themselves. Of several
@@ -47,7 +47,10 @@ def find_pyramid_levels(
 
 
 def _add_pyramid(found: dict[str, list[str]], name: str, output: Any, images: int) -> None:
-    maps = tensors_by_name(output)
+    maps: dict[str, Tensor] = {}
+    for key, one in tensors_by_name(output).items():
+        if all(one is not other for other in maps.values()):  # the last state may be returned twice
+            maps[key] = one
     grids = {one.shape[2:] for one in maps.values() if one.ndim == 4 and len(one) == images and one.is_floating_point()}
     if name and len(grids) > 1 and all(one.ndim == 4 for one in maps.values()):
         order = sorted(maps, key=lambda key: -maps[key].shape[2] * maps[key].shape[3])
@@ -57,7 +60,10 @@ def _add_pyramid(found: dict[str, list[str]], name: str, output: Any, images: in
 def _find_used_pyramids(
     module: nn.Module, image: Tensor, read: Callable[[Any, int], Predictions], found: dict[str, list[str]]
 ) -> list[list[str]]:
-    """Return those pyramids that modules with weights after them use, the last first."""
+    """Return those pyramids that modules with weights after them use, the last first, with the levels that are read.
+
+    A backbone may return all its stages, of which the next module reads the last alone.
+    """
     names = [name for some in found.values() for name in some]
     places = {name: find_layer(module, name) for name in names}
     weighted = {name for name, part in module.named_modules() if any(True for _ in part.parameters(recurse=False))}
@@ -86,5 +92,7 @@ def _find_used_pyramids(
         gradients = torch.autograd.grad(score, list(points.values()), allow_unused=True)
     reached = {name for name, back in zip(points, gradients, strict=True) if back is not None and bool(back.any())}
     last = max((turns[name] for name in outputs if f"{name} behind" in reached), default=-1)
-    good = [name for name in found if turns[name] < last and reached & set(found[name])]
-    return [found[name] for name in sorted(good, key=lambda name: -turns[name])]
+    read_levels = {name for name, back in zip(points, gradients, strict=True) if back is not None}
+    used = {name: [level for level in levels if level in read_levels] for name, levels in found.items()}
+    good = [name for name, levels in used.items() if turns[name] < last and reached & set(levels)]
+    return [used[name] for name in sorted(good, key=lambda name: -turns[name])]

@@ -88,6 +88,7 @@ def probe_layers(
     prefix: int | None = None,
     grid: tuple[int, int] | None = None,
     read: Callable[[Any, int], Predictions] = DEFAULT_OUTPUT_SPEC.read,
+    suffix: int = 0,
 ) -> list[LayerInfo]:
     """Probe every layer of a network by one forward and one backward, in the order of ``named_modules``.
 
@@ -97,6 +98,7 @@ def probe_layers(
         prefix: the number of tokens before the patches, if known.
         grid: the patch grid, if known.
         read: from what the module returns for a number of images to what can be explained.
+        suffix: the number of tokens behind the patches, if known.
 
     Raises:
         RequestError: what the module returns cannot be read.
@@ -122,13 +124,13 @@ def probe_layers(
         layers.append(layer)
 
     images, slices = len(image), find_slices(module)
-    plain = unambiguous_layouts(layers, size, prefix, grid, images, slices)
+    plain = unambiguous_layouts(layers, size, prefix, grid, images, slices, suffix)
 
     def describe(layer: LayerInfo) -> LayerInfo:
         if layer.reason:
             return layer
         found = [
-            _add_layout(one, result, size, prefix, grid, plain, images, slices)
+            _add_layout(one, result, size, prefix, grid, plain, images, slices, suffix)
             for one in _iter_tensors_of(layer, result)
         ]
         # Of several tensors the first usable for a map; else the first with a grid.
@@ -256,10 +258,11 @@ def unambiguous_layouts(
     grid: tuple[int, int] | None,
     images: int = 1,
     slices: int = 0,
+    suffix: int = 0,
 ) -> frozenset[Layout]:
     """Return the layouts of the layers that have only one possible layout by themselves."""
     read = (
-        [one for one in possible_layouts(layer.shape, size, prefix, grid, images, slices) if one.order != "ncl"]
+        [one for one in possible_layouts(layer.shape, size, prefix, grid, images, slices, suffix) if one.order != "ncl"]
         for layer in layers
     )
     return frozenset(layouts[0] for layouts in read if len(layouts) == 1)
@@ -274,11 +277,12 @@ def _add_layout(
     unambiguous: frozenset[Layout],
     images: int = 1,
     slices: int = 0,
+    suffix: int = 0,
 ) -> LayerInfo:
     gradient = result.gradients.get((layer.name, layer.tensor_index))
     vanished = gradient is not None and not _is_nonzero(gradient)
     layer = replace(layer, reached=gradient is not None and not vanished, vanished=vanished)
-    layouts = narrow(possible_layouts(layer.shape, size, prefix, grid, images, slices), unambiguous)
+    layouts = narrow(possible_layouts(layer.shape, size, prefix, grid, images, slices, suffix), unambiguous)
     if not layouts:
         pieces = layer.shape[0] if layer.shape else images
         if pieces == images and len(layer.shape) == 5 and not slices:

@@ -16,8 +16,9 @@ from camcli.targets.labels import Labels
 from camcli.targets.target import Activation
 
 # What a class of transformers gives: scores of classes, of an image or of each pixel; of prompts; or features.
-# Pixels may be scored by masks of queries, each with a class, or have a depth; boxes are of queries too.
-Kind = Literal["classes", "pixels", "masks", "depth", "boxes", "prompts", "features"]
+# Pixels may be scored by masks of queries, each with a class, or have a depth; boxes are of queries too, with the
+# model's classes or with prompts.
+Kind = Literal["classes", "pixels", "masks", "depth", "boxes", "prompted boxes", "prompts", "features"]
 # What code of a model's own may be for, by transformers' name, and what it gives.
 OWN_KINDS: dict[str, Kind] = {
     "AutoModelForImageClassification": "classes",
@@ -36,6 +37,8 @@ PLACEHOLDER = re.compile(r"LABEL_\d+")
 POOLED_FIRST = ("dinov3_convnext",)
 # Names of the embeddings' own tokens, which precede those of the patches.
 PREFIX_TOKENS = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
+# The name of those that follow the patches'.
+SUFFIX_TOKENS = "detection_tokens"
 # Image towers of CLIP models whose output is their embedding.
 PROJECTED = "VisionModelWithProjection"
 # Heads whose place is in training only: their body gives features.
@@ -77,6 +80,8 @@ def find_class(files: ModelFiles) -> tuple[Any, Kind]:
         return found, "depth"
     if name in _flatten(modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES):
         return found, "boxes"
+    if name in _flatten(modeling_auto.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES):
+        return found, "prompted boxes"
     if name in _flatten(modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES):
         return found, "prompts"
     if name.endswith(PROJECTED):
@@ -160,6 +165,11 @@ def count_prefix_tokens(module: Any) -> int | None:
     if not all("embeddings" in owner for owner, _ in tokens):
         return None
     return sum(part.shape[1] if part.ndim == 3 else 1 for _, part in tokens)
+
+
+def count_suffix_tokens(module: Any) -> int:
+    """Count the tokens behind those of the patches: the boxes' of YOLOS."""
+    return sum(part.shape[1] for name, part in module.named_parameters() if name.endswith(SUFFIX_TOKENS))
 
 
 def find_patch_grid(config: Any, size: tuple[int, int]) -> tuple[int, int] | None:

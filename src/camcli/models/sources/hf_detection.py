@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MethodType, SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from camcli.base.errors import RequestError
 from camcli.engine.hooks.patch import replace_forward
@@ -29,7 +30,11 @@ HALF_A_LEVEL = 0.55
 # Queries that the processors of Deformable and Conditional DETR keep.
 MOST_KEPT = 100
 # Paths of a backbone and of what holds its stages; each of these returns a tensor for each stage.
-BACKBONE = re.compile(r"(^|\.)backbone(\.(conv_encoder|model|backbone|_backbone|encoder))*$")
+BACKBONE = re.compile(
+    r"(^|\.)((vision_)?backbone|conv_encoder)(\.(conv_encoder|model|vision_backbone|backbone|_backbone|encoder))*$"
+)
+# What joins the stages of LW-DETR's and RF-DETR's transformers, whose blocks cut the image into windows.
+PROJECTOR = "backbone.projector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +45,32 @@ class Rule:
         activation: ``softmax``: each query is a box of its best class but the last, "no object". ``sigmoid``: the most
             probable pairs of query and class are boxes.
         most: the number of pairs that are kept; 0 for that of the queries.
+        per_query: True if with a sigmoid too each query is a box of its best class.
+        overlap: of two boxes of a class that overlap (IoU) by more than this, the weaker is dropped; 0 to keep both.
+        asked: the number of classes, from the first, of which boxes are kept; None for all.
     """
 
     activation: Activation
     most: int = 0
+    per_query: bool = False
+    overlap: float = 0.0
+    asked: int | None = None
 
-    def choose(self, logits: Float[Tensor, "k c"]) -> tuple[Float[Tensor, "m"], Int[Tensor, "m"], Int[Tensor, "m"]]:
+    def choose(
+        self, logits: Float[Tensor, "k c"], boxes: Float[Tensor, "k 4"]
+    ) -> tuple[Float[Tensor, "m"], Int[Tensor, "m"], Int[Tensor, "m"]]:
         """Return the scores of the boxes, their labels, and the queries that they come from."""
-        if self.activation == "softmax":
-            scores, labels = logits.softmax(-1)[:, :-1].max(-1)
+        scores, labels, kept = self._choose_classes(logits)
+        if self.overlap:
+            chosen = batched_nms(boxes[kept].detach().float(), scores.detach().float(), labels, self.overlap)
+            scores, labels, kept = scores[chosen], labels[chosen], kept[chosen]
+        asked = labels < (logits.shape[1] if self.asked is None else self.asked)
+        return scores[asked], labels[asked], kept[asked]
+
+    def _choose_classes(self, logits: Float[Tensor, "k c"]) -> tuple[Tensor, Tensor, Tensor]:
+        if self.activation == "softmax" or self.per_query:
+            table = logits.sigmoid() if self.per_query else logits.softmax(-1)[:, :-1]
+            scores, labels = table.max(-1)
             return scores, labels, torch.arange(len(logits), device=logits.device)
         count = min(self.most or len(logits), logits.numel())
         scores, places = logits.sigmoid().flatten().topk(count)
@@ -56,6 +78,14 @@ class Rule:
 
 
 RULES = (Rule("softmax"), Rule("sigmoid", MOST_KEPT), Rule("sigmoid"))
+# Logits of each query, and boxes by centre, width and height, relative to the image.
+Detected = tuple[Tensor, Tensor]
+
+
+def detect(module: Any, given: dict[str, Tensor]) -> Detected:
+    """Return what the forward of the module's class makes of its input."""
+    output = type(module).forward(module, **given)
+    return output.logits, output.pred_boxes
 
 
 class DetectorForward:
@@ -69,26 +99,27 @@ class DetectorForward:
         rule: how queries become boxes.
         level: greatest distance of the padding's values from zero.
         has_mask: True if the model takes a mask of the pixels that are not padding.
+        detect: from the module and its input to logits and boxes.
     """
 
-    def __init__(self, rule: Rule, level: float, has_mask: bool) -> None:
-        self._rule, self._level, self._has_mask = rule, level, has_mask
+    def __init__(self, rule: Rule, level: float, has_mask: bool, detect: Callable[..., Detected]) -> None:
+        self._rule, self._level, self._has_mask, self._detect = rule, level, has_mask, detect
 
     def __call__(self, module: Any, images: Float[Tensor, "n 3 h w"]) -> list[dict[str, Any]]:
-        """Run the forward of the module's class; return boxes and candidates of each image."""
+        """Run the module; return boxes and candidates of each image."""
         given: dict[str, Tensor] = {"pixel_values": images}
         sizes = torch.tensor([images.shape[-1], images.shape[-2]], device=images.device).expand(len(images), 2)
         if self._has_mask:
             shown = find_shown(images, self._level)
             sizes = torch.stack([shown.any(1).sum(1), shown.any(2).sum(1)], dim=1)
             given = {"pixel_values": images * shown[:, None], "pixel_mask": shown.long()}
-        output = type(module).forward(module, **given)
-        corners = to_corners(output.pred_boxes) * torch.cat([sizes, sizes], 1)[:, None]
-        return [self._choose(*one) for one in zip(output.logits, corners, strict=True)]
+        logits, boxes = self._detect(module, given)
+        corners = to_corners(boxes) * torch.cat([sizes, sizes], 1)[:, None]
+        return [self._choose(*one) for one in zip(logits, corners, strict=True)]
 
     def _choose(self, logits: Tensor, boxes: Tensor) -> dict[str, Any]:
-        scores, labels, kept = self._rule.choose(logits)
-        candidates = {"boxes": boxes, "logits": logits, "kept": kept}
+        scores, labels, kept = self._rule.choose(logits, boxes)
+        candidates = {"boxes": boxes, "logits": logits, "kept": kept, "asked": self._rule.asked}
         return {"boxes": boxes[kept], "labels": labels, "scores": scores, "candidates": candidates}
 
 
@@ -124,10 +155,18 @@ def make_detector(module: Any, processor: Any, preprocess: Preprocess, name: str
         RequestError: its processor makes boxes of its output in a way that is not known.
     """
     rule = _find_rule(processor, name)
+    replace_detection(module, rule, preprocess)
+    return rule
+
+
+def replace_detection(
+    module: Any, rule: Rule, preprocess: Preprocess, detect: Callable[..., Detected] = detect
+) -> None:
+    """Make a model return boxes by a rule, in place, with the queries that they came from."""
     level = HALF_A_LEVEL / 255 / min(preprocess.std)
     has_mask = "pixel_mask" in inspect.signature(type(module).forward).parameters
-    replace_forward(module, MethodType(DetectorForward(rule, level, has_mask), module))
-    return rule
+    # A bound method, since deepcopy rebinds it to the copy of the module.
+    replace_forward(module, MethodType(DetectorForward(rule, level, has_mask, detect), module))
 
 
 def _find_rule(processor: Any, name: str) -> Rule:
@@ -148,7 +187,7 @@ def _find_rule(processor: Any, name: str) -> Rule:
 
 def _gives(rule: Rule, logits: Tensor, boxes: Tensor, wanted: Mapping[str, Tensor]) -> bool:
     """Return whether a rule gives these boxes; those wanted are in an image of 100 x 200 pixels."""
-    scores, labels, kept = rule.choose(logits)
+    scores, labels, kept = rule.choose(logits, boxes)
     stretched = boxes[kept] * torch.tensor([2.0, 1.0, 2.0, 1.0])
     return (
         len(scores) == len(wanted["scores"])
@@ -167,17 +206,26 @@ def _unknown_rule_error(processor: Any, name: str, reason: str) -> RequestError:
 
 
 def find_layers(network: Network) -> Network:
-    """Return a network that knows its feature pyramid, and the last layer of its backbone, which all boxes depend on.
+    """Return a network that knows its feature pyramid, and the layer to explain, which all boxes depend on.
 
-    A detector that is a transformer itself has neither.
+    That is what joins the stages of a transformer in windows, or the last layer of the backbone. A detector that is a
+    transformer itself has neither.
     """
     noise = probe_image(network.preprocess.size, torch.float32, torch.device("cpu"))
-    [pyramid, *_] = (*find_pyramid_levels(network.module, noise, network.read), "")
-    backbones = [path for path, _ in network.module.named_modules() if BACKBONE.search(path)]
-    layers = probe_layers(network.module, noise, network.prefix, network.grid, network.read) if backbones else []
+    levels = find_pyramid_levels(network.module, noise, network.read)
+    pyramid = levels[0].rpartition(":")[0] if len(levels) > 1 else ""
+    paths = [path for path, _ in network.module.named_modules()]
+    joined = next((path for path in paths if path.endswith(PROJECTOR)), "")
+    return replace(network, pyramid=pyramid, layer=joined or _find_backbone_layer(network, paths, noise))
+
+
+def _find_backbone_layer(network: Network, paths: Sequence[str], noise: Float[Tensor, "1 3 h w"]) -> str:
+    backbones = [path for path in paths if BACKBONE.search(path)]
+    if not backbones:
+        return ""
+    layers = probe_layers(network.module, noise, network.prefix, network.grid, network.read)
     ranked = (
         rank_layers(network.module, [one for one in layers if one.name.startswith(f"{path}.")])
         for path in sorted(backbones, key=len, reverse=True)
     )
-    layer = next((name for some in ranked for name in some), "")
-    return replace(network, pyramid=pyramid.partition(":")[0], layer=layer)
+    return next((name for some in ranked for name in some), "")

@@ -13,12 +13,13 @@ from camcli.engine.layers.probe import probe_image, probe_layers
 from camcli.engine.layers.ranking import rank_layers
 from camcli.engine.network import Network
 from camcli.models.adapters import headless, resize, zero_shot
-from camcli.models.sources import hf_detection, hf_zero_shot
+from camcli.models.sources import hf_detection, hf_text_detection, hf_zero_shot
 from camcli.models.sources.hf_config import (
     PROJECTED,
     Kind,
     choose_activation,
     count_prefix_tokens,
+    count_suffix_tokens,
     find_class,
     find_patch_grid,
     read_image_size,
@@ -35,6 +36,8 @@ from camcli.targets.readers.spec import DEFAULT_OUTPUT_SPEC, OutputSpec
 
 # Kinds of models that give every pixel scores, or a value.
 SCORES_PIXELS = ("pixels", "masks", "depth")
+# Kinds of models that find boxes.
+FINDS_BOXES = ("boxes", "prompted boxes")
 
 
 def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
@@ -47,7 +50,7 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
     _check_request(files, kind, spec)
     config = read_config(files)
     processor = _load_processor(files)
-    preprocess, notes = read_processor(processor, files.name, pads=kind == "boxes")
+    preprocess, notes = read_processor(processor, files.name, pads=kind in FINDS_BOXES)
     model, origin, about = build_module(files, cls, config, spec)
     if not cls.__module__.startswith("transformers."):
         about = (*about, f"runs Python code that comes with the model: {cls.__name__}, in {files.folder}")
@@ -56,6 +59,8 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
     activation = "none" if kind == "depth" else choose_activation(model.config)
     if kind == "boxes":
         activation = hf_detection.make_detector(model, processor, preprocess, files.name).activation
+    elif kind == "prompted boxes":
+        activation, about = "sigmoid", (*about, *hf_text_detection.make_detector(model, preprocess, files, spec))
     else:
         make_resizable(tower, native_size)
     if spec.size:
@@ -67,11 +72,12 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
         name=files.name,
         module=model,
         preprocess=preprocess,
-        labels=Labels(("depth",)) if kind == "depth" else read_labels(model.config),
+        labels=_name_classes(model, kind, spec),
         weights=spec.weights_kind,
         origin=origin,
         activation=activation,
         prefix=count_prefix_tokens(tower),
+        suffix=count_suffix_tokens(tower),
         grid=find_patch_grid(config, preprocess.size),
         notes=(*notes, *about),
         output_spec=_choose_output_spec(kind),
@@ -82,13 +88,23 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
         return replace(network, layer=_find_backbone_layer(network))
     if kind == "boxes":
         return hf_detection.find_layers(network)
+    if kind == "prompted boxes":
+        return hf_text_detection.find_layers(network)
     return _compare_with_prompts(network, files, spec) if kind == "prompts" else network
+
+
+def _name_classes(model: Any, kind: Kind, spec: ModelSpec) -> Labels:
+    if kind == "depth":
+        return Labels(("depth",))
+    if kind == "prompted boxes":
+        return hf_zero_shot.name_prompts(spec)
+    return read_labels(model.config)
 
 
 def _choose_output_spec(kind: Kind) -> OutputSpec:
     if kind in SCORES_PIXELS:
         return OutputSpec("segment", "logits")
-    return OutputSpec("detect") if kind == "boxes" else DEFAULT_OUTPUT_SPEC
+    return OutputSpec("detect") if kind in FINDS_BOXES else DEFAULT_OUTPUT_SPEC
 
 
 def _find_backbone_layer(network: Network) -> str:
@@ -130,7 +146,7 @@ def _remove_head(network: Network, kind: Kind, spec: ModelSpec) -> Network:
 def _compare_with_prompts(network: Network, files: ModelFiles, spec: ModelSpec) -> Network:
     """Return a network whose classes are prompts."""
     module, notes = hf_zero_shot.build_classifier(network.module, files, spec)
-    labels = zero_shot.make_labels(spec) if spec.text else Labels.numbered(hf_zero_shot.RANDOM_CLASSES)
+    labels = hf_zero_shot.name_prompts(spec)
     has_bias = hasattr(network.module, "logit_bias")
     return replace(
         network,
@@ -148,13 +164,15 @@ def _check_request(files: ModelFiles, kind: Kind, spec: ModelSpec) -> None:
         raise RequestError(f"{files.name} has a text tower of its own", "leave --text-tower out")
     if kind == "prompts":
         zero_shot.check_wanted_prompts(spec, f"{files.name} ({files.architecture})")
+    elif kind == "prompted boxes":
+        hf_text_detection.check_request(spec, f"{files.name} ({files.architecture})")
     elif spec.text and not spec.text_tower:
         raise RequestError(
             f"prompts are for models with a text encoder, and {files.name} ({files.architecture}) has none",
             "leave --text and --texts out; or add a text encoder: --text-tower path/to/file.py:function",
         )
-    if kind in (*SCORES_PIXELS, "boxes") and spec.headless:
-        what = "finds boxes" if kind == "boxes" else "scores every pixel"
+    if kind in (*SCORES_PIXELS, *FINDS_BOXES) and spec.headless:
+        what = "finds boxes" if kind in FINDS_BOXES else "scores every pixel"
         raise RequestError(
             f"{files.name} {what}, and a backbone without its head gives features of the whole image",
             f"name the classifier of the same backbone; {headless.LAYER_HINT}",

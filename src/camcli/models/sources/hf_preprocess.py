@@ -13,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from camcli.base.errors import RequestError
-from camcli.images.transform import Fit, Interpolation, Preprocess
+from camcli.images.transform import Arithmetic, Fit, Interpolation, Preprocess
 from camcli.models.adapters.transforms import make_trial_images
 
 # Difference of values around one that float32 makes where the same steps are done in another order.
 ROUNDING = 1e-5
+# Arithmetics in the order in which they are tried.
+TRIED: tuple[Arithmetic, ...] = ("tensor", "float", "pillow", "sampled", "blurred")
 # LeViT's processor multiplies the side by this, whatever its settings.
 LEVIT_RATIO = 256 / 224
 
@@ -85,7 +87,7 @@ def _list_readings(processor: Any, size: tuple[int, int], geometries: Iterable[G
     if interpolation not in get_args(Interpolation):
         return
     # torchvision resizes tensors by neither of these.
-    arithmetics = ("pillow",) if interpolation in ("box", "hamming") else ("tensor", "float", "pillow")
+    arithmetics: tuple[Arithmetic, ...] = ("pillow",) if interpolation in ("box", "hamming") else TRIED
     geometries = list(dict.fromkeys(geometries))
     made = (
         processor(images=Image.new("RGB", (64, 64), colour), return_tensors="pt")["pixel_values"][0]
@@ -111,6 +113,8 @@ def _list_geometries(processor: Any) -> Iterator[Geometry]:
             yield (int(side / share),) * 2, "shorter"
         yield (int(LEVIT_RATIO * side),) * 2, "shorter"
         yield (side, side), "squash"
+    if height and width and getattr(processor, "do_pad", False):
+        yield (height, width), "padded"
     if shorter := getattr(processor, "resize_short", None):
         yield (shorter, shorter), "shorter"
 

@@ -18,6 +18,7 @@ from camcli.models.sources import tokenizer
 from camcli.models.sources.hf_config import read_image_size
 from camcli.models.sources.hf_files import ModelFiles
 from camcli.models.spec import ModelSpec
+from camcli.targets.labels import Labels
 
 # Number of classes of an untrained network without prompts.
 RANDOM_CLASSES = 10
@@ -53,19 +54,44 @@ class FolderTokenizer:
         tokenizer: the tokenizer of transformers.
         context_length: number of tokens that the model reads, with start and end tokens.
         padding: how texts are padded: to the longest, or to the greatest length.
+        vocabulary: number of tokens that the model knows.
         is_english: True if its tokens are CLIP's byte pairs, of which there is one for every letter, but few foreign.
     """
 
     tokenizer: Any
     context_length: int
     padding: str
+    vocabulary: int
     is_english: bool = False
 
     def __call__(self, texts: list[str]) -> Any:
-        """Tokenise texts as the library's zero-shot pipeline does, cut where the model stops reading."""
-        return self.tokenizer(
+        """Tokenise texts as the library's zero-shot pipeline does, cut where the model stops reading.
+
+        Raises:
+            RequestError: the model does not know a token.
+        """
+        made = self.tokenizer(
             texts, padding=self.padding, truncation=True, max_length=self.context_length, return_tensors="pt"
         )
+        self.check_known(made["input_ids"].flatten().tolist())
+        return made
+
+    def check_known(self, ids: list[int]) -> None:
+        """Check that the model knows these tokens.
+
+        Raises:
+            RequestError: it does not.
+        """
+        if max(ids, default=0) >= self.vocabulary:
+            raise RequestError(
+                f"the tokenizer gives the token {max(ids)}, and the model knows {self.vocabulary}",
+                "it is another model's: save this one's beside it, by tokenizer.save_pretrained(...)",
+            )
+
+
+def name_prompts(spec: ModelSpec) -> Labels:
+    """Make class names of the prompts, or numbers for the random embeddings of an untrained network."""
+    return zero_shot.make_labels(spec) if spec.text else Labels.numbered(RANDOM_CLASSES)
 
 
 def take_pooled(output: Any, images: int) -> Tensor:  # noqa: ARG001
@@ -100,7 +126,7 @@ def build_classifier(model: Any, files: ModelFiles, spec: ModelSpec) -> tuple[Ze
     bias = getattr(model, "logit_bias", None)
     notes: tuple[str, ...] = ()
     if spec.text:
-        tokenize = _load_tokenizer(model, files)
+        tokenize = _wrap_tokenizer(model, files)
         prompts, blank, notes = _embed_prompts(model, tokenize, files.name, spec)
     else:  # random embeddings, for a network with random weights
         width = headless.run_on_noise(ImageTower(visual, projection), _find_size(model)).shape[1]
@@ -128,22 +154,30 @@ def _find_size(model: Any) -> tuple[int, int]:
     return size
 
 
-def _load_tokenizer(model: Any, files: ModelFiles) -> FolderTokenizer:
+def load_tokenizer(files: ModelFiles) -> Any:
+    """Load the tokenizer of a model's folder.
+
+    Raises:
+        RequestError: it is not there, or cannot be read.
+    """
     files.check_tokenizer()
     try:
-        found = AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=files.may_run_code)
+        return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=files.may_run_code)
     except Exception as error:  # the tokenizer's files and packages raise all kinds of errors
-        raise RequestError(
-            f"the tokenizer of {files.name} cannot be loaded: {(str(error).splitlines() or [''])[0]}",
-            f"save it beside the model: tokenizer.save_pretrained({str(files.folder)!r})",
-        ) from error
+        hint = f"save it beside the model: tokenizer.save_pretrained({str(files.folder)!r})"
+        raise tokenizer.loading_error(files.name, error, hint) from error
+
+
+def _wrap_tokenizer(model: Any, files: ModelFiles) -> FolderTokenizer:
+    found = load_tokenizer(files)
     longest = int(model.config.text_config.max_position_embeddings)
+    vocabulary = int(model.config.text_config.vocab_size)
     if "siglip" in model.config.model_type:
-        return FolderTokenizer(found, min(longest, SIGLIP_TOKENS), "max_length")
+        return FolderTokenizer(found, min(longest, SIGLIP_TOKENS), "max_length", vocabulary)
     # Positions of RoBERTa's text towers (AltCLIP) begin behind that of the padding.
     offset = found.pad_token_id + 1 if "roberta" in model.config.text_config.model_type and found.pad_token_id else 0
     return FolderTokenizer(
-        found, longest - offset, "longest", is_english=model.config.model_type in ("clip", "clipseg")
+        found, longest - offset, "longest", vocabulary, is_english=model.config.model_type in ("clip", "clipseg")
     )
 
 

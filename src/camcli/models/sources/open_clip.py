@@ -209,10 +209,7 @@ def _load_tokenizer(choice: OpenClipModelInfo) -> Any:
     try:
         return open_clip.get_tokenizer(choice.create_name)
     except Exception as error:  # the tokenizer's package, its files and the hub raise all kinds of errors
-        raise RequestError(
-            f"the tokenizer of {choice.name} cannot be loaded: "
-            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        ) from error
+        raise tokenizer.loading_error(choice.name, error, "") from error
 
 
 def _read_preprocess(model: nn.Module) -> Preprocess:

@@ -1,7 +1,8 @@
-"""Checks of prompts with open_clip's tokenizers: empty, truncated or hardly known ones."""
+"""Tokenizers of open_clip and transformers: packages that they lack; empty, truncated or hardly known prompts."""
 
 from __future__ import annotations
 
+import importlib.util
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,48 @@ from camcli.base.errors import RequestError
 
 # The mode in which open_clip adds start, end and class tokens itself, as for NLLB-CLIP, and the number of these.
 CLIPS_MODE, CLIPS_SPECIAL_TOKENS = "clips", 3
+# Packages that tokenizers need, with the module of each; those of SentencePiece's files (SigLIP) need the first two.
+PACKAGES = {
+    "sentencepiece": "sentencepiece",
+    "protobuf": "google.protobuf",
+    "transformers": "transformers",
+    "tokenizers": "tokenizers",
+    "tiktoken": "tiktoken",
+    "ftfy": "ftfy",
+}
+OF_SENTENCEPIECE = ("sentencepiece", "protobuf")
 # Number of prompts that a note shows, and characters of each.
 MAX_SHOWN, MAX_WIDTH = 3, 60
+
+
+def loading_error(name: str, error: Exception, hint: str) -> RequestError:
+    """Return the error for a tokenizer that cannot be loaded, with what has to be installed if a package is missing.
+
+    Args:
+        name: the model's name.
+        error: what its library raised.
+        hint: what helps if no package is missing.
+    """
+    lines = [line for line in map(str.strip, str(error).splitlines()) if line]
+    named = [package for package in PACKAGES if package in str(error).lower()]
+    if {*named} & {*OF_SENTENCEPIECE}:
+        named += [package for package in OF_SENTENCEPIECE if package not in named]
+    missing = [package for package in named if not _is_installed(PACKAGES[package])]
+    if isinstance(error, ImportError) and missing:
+        return RequestError(
+            f"the tokenizer of {name} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed",
+            f"pip install {' '.join(missing)}",
+        )
+    said = lines[0] if lines else ""
+    return RequestError(f"the tokenizer of {name} cannot be loaded: {type(error).__name__}: {said}", hint)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it is in
+        return False
 
 
 def check_prompts(tokenize: Any, prompts: Sequence[str], name: str) -> None:

@@ -6,7 +6,7 @@ For each image of a batch the network returns a mapping:
 - ``labels`` ``(m,)``: their classes;
 - ``scores`` ``(m,)``: how sure the detector is of each, from 0 to 1; in the graph if there are no candidates;
 - ``candidates``, where they can be had: a mapping of what was there before weak and overlapping boxes were dropped (see
-  :class:`Candidates`): ``boxes``, ``logits``, ``kept`` and perhaps ``objectness`` and ``activation``.
+  :class:`Candidates`): ``boxes``, ``logits``, ``kept`` and perhaps ``objectness``, ``activation`` and ``asked``.
 
 With candidates a box is explained by the logits of the candidate that it came from, so that it has every kind of score
 that a class has (:data:`camcli.targets.scores.SCORES`). Without, by its entry of ``scores``. How logits become
@@ -44,6 +44,7 @@ class Candidates:
         activation: ``softmax`` or ``sigmoid``, which makes probabilities of the logits.
         objectness: logit of there being any object, ``(k,)``; None if the detector does not multiply its probability
             with that of the class.
+        asked: number of classes, from the first, that can be explained; the others only compete. None for all.
     """
 
     boxes: Tensor
@@ -51,6 +52,7 @@ class Candidates:
     kept: Tensor
     activation: Activation
     objectness: Tensor | None = None
+    asked: int | None = None
 
     def boxes_of_class(self, index: int) -> Tensor:
         """Return the box that each candidate has as a box of this class, ``(k, 4)``."""
@@ -128,7 +130,12 @@ def _read_candidates(one: Mapping[str, Any], activation: Activation) -> Candidat
             list_tensors(list(named_tensors(given))),
         )
     found = Candidates(
-        given["boxes"], given["logits"], given["kept"], given.get("activation") or activation, given.get("objectness")
+        given["boxes"],
+        given["logits"],
+        given["kept"],
+        given.get("activation") or activation,
+        given.get("objectness"),
+        given.get("asked"),
     )
     count, classes = found.logits.shape if found.logits.ndim == 2 else (-1, -1)
     forms: dict[str, list[tuple[int, ...]]] = {

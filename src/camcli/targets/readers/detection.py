@@ -99,6 +99,7 @@ class BoxPredictions:
         one = self.detections[row]
         candidates = one.candidates or one.as_candidates(self.classes)
         indices = [wanted.index] if wanted.index is not None else self._list_named(candidates.logits.shape[1])
+        indices = indices[: candidates.asked]
         best, overlap = None, 0.0
         for index in indices:
             boxes, logits = candidates.boxes_of_class(index).detach(), candidates.logits[:, index].detach()
