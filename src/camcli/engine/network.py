@@ -45,6 +45,7 @@ class Network:
             knows it.
         activation_asked: True if the user chose the activation, so that it is not detected.
         shared: reason why the module cannot be changed, if it is in use elsewhere; empty if it can.
+        without_gradient: reason why its outputs have no gradient, if another library computes them; else empty.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Network:
     pyramid: str = ""
     activation_asked: bool = False
     shared: str = ""
+    without_gradient: str = ""
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size

@@ -145,7 +145,7 @@ def _find_target_rows(job: Job) -> list[str]:
 def _find_python_files(job: Job) -> Iterator[Path]:
     """Yield the Python files that a job names, as paths or as modules."""
     for words in (job.model, job.wrap, job.text_tower):
-        place = words.rpartition(":")[0]
+        place = listing.find_python_file(words)[0] or words.rpartition(":")[0]
         if place.endswith(".py"):
             yield Path(place)
         elif place and (words != job.model or listing.resolve(words)[0] == "local"):
