@@ -25,6 +25,7 @@ CHANGED = {
     "text_tower": "tower.py:embed",
     "size": "256x384",
     "crop": "none",
+    "preprocess": "imagenet",
     "wrap": "wrapper.py:Wrapper",
     "group": "4",
     "extras": "extras.csv",
