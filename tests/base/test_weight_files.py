@@ -121,7 +121,7 @@ def test_in_a_folder_it_is_passed_over(here):
     [
         ("best.ckpt", "a weights file", "-m resnet50 --weights best.ckpt"),
         ("gone.pth", "a weights file", "--weights gone.pth"),
-        ("net.onnx", "an ONNX model", "my_model.py:make"),
+        ("net.h5", "an HDF5 file", "my_model.py:make"),
         ("script.pt", "a TorchScript archive", "torch.jit.load('script.pt'"),
         ("runs", "a folder", "--weights runs/last.safetensors"),
         ("timms", "a folder", "-m local-dir:timms"),

@@ -1,10 +1,16 @@
 """The examples of docs/models.md: each loads what it is for, and a map comes out."""
 
 import re
+import shlex
+import sys
+import types
 
 import numpy as np
 import pytest
+import timm
 import torch
+from commands import do
+from PIL import Image
 from shared import ROOT
 from torch import nn
 
@@ -14,9 +20,11 @@ PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 EXAMPLES = {code.split("\n")[0][2:]: code for code in re.findall(r"```python\n(# .*?)```", PAGE, re.S)}
 
 HUB = """
+import torch
 from torch import nn
 
 def entry():
+    torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 16, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
 """
 
@@ -38,7 +46,7 @@ class Stages(nn.Module):
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, code in EXAMPLES.items():
-        (tmp_path / name).write_text(code.replace("path/to/repository", "hub"), encoding="utf-8")
+        (tmp_path / name).write_text(code, encoding="utf-8")
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "hubconf.py").write_text(HUB, encoding="utf-8")
     return tmp_path
@@ -50,53 +58,74 @@ def image(network):
 
 
 def test_every_example_is_tried_here():
-    assert set(EXAMPLES) == {"from_hub.py", "from_pt2.py", "from_onnx.py", "from_smp.py", "from_monai.py"}
+    assert set(EXAMPLES) == {"from_smp.py", "from_monai.py"}
+
+
+def run_line(folder, name, **replaced):
+    """Run the command of the table's line that begins with a name, on an image."""
+    [command] = re.findall(rf"^\| {name}[^|]*\| `camcli ([^`]*)`", PAGE, re.M)
+    for old, new in replaced.items():
+        command = command.replace(old, new)
+    (folder / "photos").mkdir()
+    Image.new("RGB", (40, 30), "red").save(folder / "photos" / "one.png")
+    done = do(*shlex.split(command), "-O", "out", "--save", "array")
+    assert done.exit_code == 0, done.output
+    [file] = (folder / "out").rglob("*.npy")
+    return np.load(file)
 
 
 def test_a_folder_of_torch_hub(folder):
-    network = camcli.load("from_hub.py:make")
-    [[one]] = camcli.Explainer(network, layers=["0"])(image(network), 1)
-    assert one.map.shape == (14, 14)
-    assert one.label == "cup"
+    assert run_line(folder, "a `torch.hub` repository", **{"path/to/folder": "hub"}).shape == (14, 14)
 
 
-def test_an_exported_program_has_the_maps_of_its_network(folder):
+def test_an_exported_program(folder):
     torch.manual_seed(0)
-    net = Stages().eval()
-    batch = torch.export.Dim("batch")
-    torch.export.save(torch.export.export(net, (torch.zeros(2, 3, 224, 224),), dynamic_shapes=({0: batch},)), "net.pt2")
-    network = camcli.load("from_pt2.py:make")
-    images = torch.cat([image(network), -image(network)])
-    for method in ("gradcam", "layercam", "saliency", "ablation-cam"):
-        layers = () if method == "saliency" else ("body",)
-        found = camcli.Explainer(network, layers=layers, method=method)(images, 1)
-        wanted = camcli.Explainer(net, layers=layers, method=method)(images, 1)
-        for [one], [other] in zip(found, wanted, strict=True):
-            np.testing.assert_allclose(one.map, other.map, rtol=1e-4, atol=1e-6)
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(Stages().eval(), (torch.zeros(2, 3, 224, 224),), dynamic_shapes=shapes)
+    torch.export.save(program, "net.pt2")
+    assert run_line(folder, "a `torch.export` program").shape == (14, 14)
 
 
-def test_an_onnx_file_has_the_maps_of_its_network(folder):
-    onnx = pytest.importorskip("onnx", reason="it writes the file")
+def test_an_onnx_file(folder):
     pytest.importorskip("onnxruntime", reason="it runs the file")
-    helper, weight = onnx.helper, torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
-    sizes = [["n", 3, 224, 224], ["n", 3]]
-    given, scores = (
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, size)
-        for name, size in zip(("images", "scores"), sizes, strict=True)
-    )
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weight"], ["scores"]),
-    ]
-    graph = helper.make_graph(nodes, "net", [given], [scores], [onnx.numpy_helper.from_array(weight.numpy(), "weight")])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), "net.onnx")
-    network = camcli.load("from_onnx.py:make")
-    [[one]] = camcli.Explainer(network, method="occlusion")(image(network), 1)
-    assert one.map.any()
-    with pytest.raises(camcli.RequestError) as caught:
-        camcli.Explainer(network)(image(network), 1)
-    assert "--method occlusion or rise" in str(caught.value.hint)
+    onnx = pytest.importorskip("onnx", reason="it writes the file")
+    from onnx_files import Residual, make_model
+
+    onnx.save(make_model(Residual()), "net.onnx")
+    assert run_line(folder, "ONNX").shape == (4, 4)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "model.backbone."])
+def test_a_lightning_checkpoint_without_its_hyper_parameters(folder, prefix, monkeypatch):
+    """They are not created, though Lightning's own class of them is in the file."""
+    library = types.ModuleType("lightning.fabric.utilities.data")
+    made = []
+
+    class AttributeDict(dict):
+        def __new__(cls, *given, **named):
+            made.append(given)
+            return super().__new__(cls, *given, **named)
+
+    AttributeDict.__module__ = library.__name__
+    AttributeDict.__qualname__ = "AttributeDict"
+    library.AttributeDict = AttributeDict
+    for name in ("lightning", "lightning.fabric", "lightning.fabric.utilities"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, library.__name__, library)
+    weights = {
+        f"{prefix}{name}": value for name, value in timm.create_model("resnet50", num_classes=3).state_dict().items()
+    }
+    content = {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": {**weights, "criterion.weight": torch.ones(3)},
+        "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1}]}],
+        "hyper_parameters": AttributeDict(rate=0.1, sizes=[1, 2]),
+    }
+    torch.save(content, "last.ckpt")
+    made.clear()
+    assert run_line(folder, "a Lightning checkpoint").shape == (7, 7)
+    assert made == []
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_floating_point_wants_a_range_beyond_0_to_1_and_numbers_always():
     assert levels(path, "0,5")[0, :, 0].tolist() == [0, 64, 255]
     for wrong in (np.nan, np.inf):
         path = saved(np.array([[0, wrong]], np.float32), "n.tif")
-        with pytest.raises(PictureError, match="NaN or infinite, at 1 of 2 pixels"):
+        with pytest.raises(PictureError, match="NaN or infinite, at 1 of 2 values"):
             decode(path, value_range="auto")
 
 

@@ -56,8 +56,12 @@ def test_a_module_without_preprocessing_is_refused(tiny: str):
         camcli.load(nn.Conv2d(3, 3, 1))
     assert "preprocess=camcli.Preprocess(" in caught.value.hint
     network = camcli.load(tiny)
-    for model in (tiny, network):
-        with pytest.raises(RequestError, match="preprocess= is for a module"):
+    for model, words in (
+        (tiny, "says itself how images are prepared"),
+        ("bundled:efficientnet-lite0", "has its own"),
+        (network, "preprocess= is for a module"),
+    ):
+        with pytest.raises(RequestError, match=words):
             camcli.load(model, preprocess=network.preprocess)
 
 

@@ -1,5 +1,6 @@
 """The panel: what it shows and says, strips, and words that are too long or in other letters."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -139,3 +140,19 @@ def test_nothing_is_written_beyond_the_margin():
     margin = panel.MARGIN - 4
     for edge in (sheet[:margin], sheet[-margin:], sheet[:, :margin], sheet[:, -margin:]):
         assert (edge == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0, 1, ["0", "0.25", "0.5", "0.75", "1"]),
+        (0, 1.23456e-5, ["0", "6.17e-06", "1.23e-05"]),
+    ],
+)
+def test_values_of_the_bar_do_not_touch(low, high, ticks):
+    map_ = np.linspace(low, high, 49, dtype=np.float32).reshape(7, 7)
+    style = Style("inferno", 0.6, "range")
+    svg = OUTPUTS.load("panel-svg")(picture(preprocess=SQUASH), explanation(map_), style).decode()
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    values = [text for text in texts if re.fullmatch(r"-?[0-9.e-]+", text)]
+    assert values == ticks

@@ -43,6 +43,9 @@ FOREIGN_FORMATS = {
 }
 # Number of bytes read to identify a file.
 HEADER_BYTES = 512
+# Those that camcli runs as they are.
+MODEL_SUFFIXES = (".onnx", ".pt2")
+MODEL_HINT = "it is a network with its weights: -m {path}; docs/models.md says what else it needs"
 NO_GRADIENT_HINT = (
     "camcli explains PyTorch models, since maps need gradients: use the model that it was exported from, -m NAME "
     "--weights FILE; or one converted to PyTorch, returned by a function of yours: -m my_model.py:make "
@@ -116,14 +119,19 @@ def identify_file(path: Path) -> UnusableFile | None:
     if start[4:8] == b"TFL3":
         return UnusableFile(FOREIGN_FORMATS[".tflite"], NO_GRADIENT_HINT)
     if _is_onnx(start):
-        return UnusableFile(FOREIGN_FORMATS[".onnx"], NO_GRADIENT_HINT)
+        return UnusableFile(FOREIGN_FORMATS[".onnx"], MODEL_HINT.format(path=path))
     if start[257:262] == b"ustar" and path.suffix != ".tar":
         return UnusableFile("a tar archive", "unpack it: tar xf")
     if not any(start):
         return UnusableFile("nothing but zeros at its beginning: its download was not finished", FETCH_HINT)
     if other := FOREIGN_FORMATS.get(path.suffix.lower()):
-        return UnusableFile(other, NO_GRADIENT_HINT)
+        return UnusableFile(other, _suggest_use(path))
     return _identify_text(start)
+
+
+def _suggest_use(path: Path) -> str:
+    """Suggest what to do with a file of another library."""
+    return MODEL_HINT.format(path=path) if path.suffix.lower() in MODEL_SUFFIXES else NO_GRADIENT_HINT
 
 
 def _is_onnx(start: bytes) -> bool:
@@ -160,7 +168,7 @@ def _identify_archive(path: Path) -> UnusableFile | None:
     if "data.pkl" in inside:
         return None
     if any(name.endswith("exported_program.json") or "/models/" in f"/{name}" for name in names):
-        return UnusableFile(FOREIGN_FORMATS[".pt2"], NO_GRADIENT_HINT)
+        return UnusableFile(FOREIGN_FORMATS[".pt2"], MODEL_HINT.format(path=path))
     if "model.weights.h5" in names:
         return UnusableFile(FOREIGN_FORMATS[".keras"], NO_GRADIENT_HINT)
     if names and all(name.endswith(".npy") for name in names):
@@ -182,7 +190,7 @@ def identify_non_picture(given: str) -> UnusableFile | None:
     if not end or Path(given).is_dir():
         return None
     if end in FOREIGN_FORMATS:
-        return UnusableFile(f"{FOREIGN_FORMATS[end]}, not an image", NO_GRADIENT_HINT)
+        return UnusableFile(f"{FOREIGN_FORMATS[end]}, not an image", _suggest_use(Path(given)))
     return UnusableFile(
         "a weights file, not an image", f"name the model and its weights: -m resnet50 --weights {given}"
     )
@@ -194,7 +202,7 @@ def identify_non_model(given: str) -> UnusableFile | None:
     if path.is_dir():
         return identify_folder(path)
     if end in FOREIGN_FORMATS:
-        return UnusableFile(FOREIGN_FORMATS[end], NO_GRADIENT_HINT)
+        return UnusableFile(FOREIGN_FORMATS[end], _suggest_use(path))
     if not end and not path.is_file():
         return None
     try:

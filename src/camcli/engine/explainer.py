@@ -40,7 +40,7 @@ from camcli.engine.layers.locate import GridLocation
 from camcli.engine.layers.paths import name_modules
 from camcli.engine.maps.compute import compute_maps, make_total_signals
 from camcli.engine.maps.concepts import FittedConcepts, find_concepts, fit_concepts, sample_cells
-from camcli.engine.maps.method import BoundMethod, bind_methods
+from camcli.engine.maps.method import BoundMethod, bind_methods, default_method
 from camcli.engine.maps.places import PreparedPlan
 from camcli.engine.maps.result import Result, to_results
 from camcli.engine.network import Network
@@ -177,7 +177,7 @@ class Explainer:
         output_spec = network.output_spec if network else OutputSpec()
         score_args = score, parse_classes(versus), counterfactual
         score_spec = make_score(*score_args, network, network.activation if network else "none")
-        bound_methods = bind_methods(method, options, output_spec.task == "detect")
+        bound_methods = bind_methods(method, options, default_method(network))
         self.methods = tuple(bound.row for bound in bound_methods)
         self.setup = Setup(
             module=model.module if isinstance(model, Network) else model,

@@ -46,6 +46,7 @@ class Network:
         activation_asked: True if the user chose the activation, so that it is not detected.
         shared: reason why the module cannot be changed, if it is in use elsewhere; empty if it can.
         suffix: number of tokens behind the patch tokens, such as those of boxes; counts if prefix and grid are known.
+        without_gradient: reason why its outputs have no gradient, if another library computes them; else empty.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Network:
     activation_asked: bool = False
     shared: str = ""
     suffix: int = 0
+    without_gradient: str = ""
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size

@@ -123,7 +123,7 @@ def scale_array(
 
 def _check_finite(values: np.ndarray) -> None:
     if values.dtype.kind == "f" and (wrong := int(values.size - np.isfinite(values).sum())):
-        raise PictureError(f"has floating-point values that are NaN or infinite, at {wrong} of {values.size} pixels")
+        raise PictureError(f"has floating-point values that are NaN or infinite, at {wrong} of {values.size} values")
 
 
 def _scale(

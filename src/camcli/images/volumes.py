@@ -93,11 +93,15 @@ class VolumeView(View):
         tile: the view of one slice, of the part that the model saw.
         slices: number of slices.
         columns: number of tiles in a row.
+        whole: the view of one slice, of all of its pixels.
+        axes: the axes of a NIfTI that are slices, rows and columns.
     """
 
     tile: View | None = None
     slices: int = 1
     columns: int = 1
+    whole: View | None = None
+    axes: str = "zyx"
 
     def unfold(self, map: Float32[np.ndarray, "*c h w"]) -> Float32[np.ndarray, "*c d h2 w"]:
         """Return a map as that of a volume."""
@@ -200,7 +204,8 @@ def lay_out(
     """
     assert preprocess.each is not None
     height, width = pixels[0].shape[:2]
-    rows, columns, tile = preprocess.each.view(width, height).crop()
+    whole = preprocess.each.view(width, height)
+    rows, columns, tile = whole.crop()
     cut = [one[rows, columns] for one in pixels]
     height, width = cut[0].shape[:2]
     shrink = math.sqrt(min(1.0, MAX_SHOWN_PIXELS / (len(cut) * height * width)))
@@ -216,5 +221,14 @@ def lay_out(
         picture[row * height : (row + 1) * height, column * width : (column + 1) * width] = one
     box = (0.0, 0.0, float(picture.shape[1]), float(picture.shape[0]))
     shape: Any = picture.shape[:2]
-    view = VolumeView(shape, preprocess.size, box, tile=tile, slices=len(cut), columns=across)
+    view = VolumeView(
+        shape,
+        preprocess.size,
+        box,
+        tile=tile,
+        slices=len(cut),
+        columns=across,
+        whole=whole,
+        axes=preprocess.axes,
+    )
     return picture, view

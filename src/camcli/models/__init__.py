@@ -29,12 +29,22 @@ SOURCES = Registry(
         "YOLO by your own installation: ultralytics:path/to/best.pt; reading it runs the code in it",
         function="load",
     ),
+    Row("onnx", "onnx", "path/to/net.onnx, without gradients, by ONNX Runtime", function="load"),
+    Row("pt2", "pt2", "path/to/net.pt2, a torch.export program; reading it may run code in it", function="load"),
+    Row("hub", "hub", "hub:path/to/folder:entry, a folder of torch.hub; its code is run", function="load"),
     Row("local", "local", "path/to/file.py:function or package.module:function, of your own", function="load"),
     folder="camcli.models.sources",
 )
 
-# Sources whose files are pickles that a library of the user's own runs.
-UNPICKLED_SOURCES = ("ultralytics",)
+# The source of folders of torch.hub, and the file in them that has the functions.
+HUB, HUB_FILE = "hub", "hubconf.py"
+# Sources whose files run code: pickles that a library reads, or Python.
+CODE_SOURCES = ("ultralytics", "pt2", "hub", "local")
+# Sources whose models are files with their weights, and those of them named by the file alone.
+FILE_SOURCES = ("bundled", "ultralytics", "onnx", "pt2", "hub", "local")
+SUFFIXES = {".onnx": "onnx", ".pt2": "pt2"}
+# Sources whose models may not say how images are prepared.
+TOLD_SOURCES = ("onnx", "pt2", "hub", "local")
 BUNDLED_MODEL = "bundled:efficientnet-lite0"
 RANDOM_WEIGHTS = "random"
 HeadOption = Literal["auto", "keep", "none"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from camcli.base import weight_files
 from camcli.base.errors import RequestError, did_you_mean, find_nearest
 from camcli.methods import METHODS
-from camcli.models import BUNDLED_MODEL, SOURCES, names_cache
+from camcli.models import BUNDLED_MODEL, SOURCES, SUFFIXES, names_cache
 
 SEARCH_ORDER = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source
 TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes for models outside its registry
@@ -48,6 +48,11 @@ def check_name(model: str, by_listing: bool = False) -> None:
         raise _make_address_error(model)
     if model.rpartition(":")[0].endswith(".py") or model.endswith(".py"):
         _check_python_file(model)
+    elif find_source_by_suffix(model):
+        if not Path(model).expanduser().exists():
+            raise RequestError(
+                f"there is no file {model!r}", "a file of a network is named as it is: -m path/to/net.onnx"
+            )
     elif colon and prefix not in (*SOURCES.names(), *TIMM_SCHEMES):
         _check_foreign_prefix(model)
     elif not colon:
@@ -59,6 +64,11 @@ def check_name(model: str, by_listing: bool = False) -> None:
         raise RequestError(f"{model!r} names a source and no model", f"say {prefix}:NAME; {LIST_HINT}")
     elif by_listing and prefix in SEARCH_ORDER and prefix != "bundled" and ":" not in name:
         _check_known(name, prefix)
+
+
+def find_source_by_suffix(model: str) -> str:
+    """Return the source of a model that is named by its file alone; empty if it is not."""
+    return SUFFIXES.get(Path(model).suffix.lower(), "") if model.partition(":")[0] not in SOURCES.names() else ""
 
 
 def check_is_no_file(name: str) -> None:

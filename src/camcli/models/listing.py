@@ -5,15 +5,17 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from camcli.base.errors import NothingFoundError, did_you_mean
-from camcli.models import SOURCES, names_cache
+from camcli.models import CODE_SOURCES, HUB, HUB_FILE, SOURCES, SUFFIXES, names_cache
 from camcli.models.check_name import (
     SEARCH_ORDER,
     TIMM_SCHEMES,
     check_is_no_file,
     check_name,
+    find_source_by_suffix,
     make_unknown_error,
 )
 
@@ -32,11 +34,14 @@ def import_source(name: str) -> ModelSource:
         return cast("ModelSource", importlib.import_module(home))
 
 
-def names_user_code(model: str) -> bool:
-    """Return whether a model string names a file or module of the user's own, without looking anything up."""
+def runs_code(model: str) -> bool:
+    """Return whether loading a model may run code that it names or holds, without looking anything up."""
     prefix, colon, name = model.partition(":")
+    if source := find_source_by_suffix(model):
+        return source in CODE_SOURCES
     is_ours = prefix in SOURCES.names() or prefix in TIMM_SCHEMES
-    return model.rpartition(":")[0].endswith(".py") or prefix == "local" or (bool(colon) and not is_ours and bool(name))
+    is_code = model.rpartition(":")[0].endswith(".py") or prefix in CODE_SOURCES
+    return is_code or (bool(colon) and not is_ours and bool(name))
 
 
 def resolve(model: str) -> tuple[str, str]:
@@ -48,6 +53,8 @@ def resolve(model: str) -> tuple[str, str]:
     check_name(model)
     if model.rpartition(":")[0].endswith(".py"):
         return "local", model
+    if source := find_source_by_suffix(model):
+        return source, model
     prefix, colon, name = model.partition(":")
     if not colon:
         return _search_sources(model)
@@ -56,6 +63,25 @@ def resolve(model: str) -> tuple[str, str]:
     if prefix in SOURCES.names():
         return prefix, name
     return "local", model  # a module, as was checked
+
+
+def find_network_file(model: str) -> str:
+    """Return the file of a whole network that a model string names; empty if it names none."""
+    prefix, _, name = model.partition(":")
+    file = name if prefix in SUFFIXES.values() else model
+    return str(Path(file).expanduser()) if find_source_by_suffix(file) else ""
+
+
+def find_python_file(model: str) -> tuple[str, str]:
+    """Return the Python file that a model string names, and the function in it; empty if it names none.
+
+    Of a folder of torch.hub it is its ``hubconf.py``.
+    """
+    prefix, _, name = model.partition(":")
+    place, _, function = (name if prefix in ("local", HUB) else model).rpartition(":")
+    if prefix == HUB and place:
+        return (Path(place) / HUB_FILE).as_posix(), function
+    return (place, function) if place.endswith(".py") else ("", "")
 
 
 def find_other_library(model: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from camcli.base.errors import RequestError
 from camcli.images import Crop
-from camcli.models import SOURCES, ActivationOption, PoolOption, parse_size
+from camcli.models import SOURCES, TOLD_SOURCES, ActivationOption, PoolOption, parse_size
 from camcli.models.listing import find_other_library, resolve
 from camcli.models.spec import ModelSpec
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from camcli.images.transform import Preprocess
     from camcli.targets.labels import Labels
 
-SOURCES_WITHOUT_TEXT = ("bundled", "timm", "torchvision", "ultralytics", "local")
+SOURCES_WITHOUT_TEXT = ("bundled", "timm", "torchvision", "ultralytics", "onnx", "pt2", "hub", "local")
 
 
 def load(
     model: str | Network | nn.Module,
     *,
-    preprocess: Preprocess | Callable[..., Any] | None = None,
+    preprocess: str | Preprocess | Callable[..., Any] | None = None,
     weights: str = "",
     labels: str | Sequence[str] | Labels = "",
     text: str | Sequence[str] = (),
@@ -59,8 +59,10 @@ def load(
         model: ``source:name``; a bare name, looked for in timm, torchvision and open_clip; timm's ``hf-hub:`` and
             ``local-dir:``; or ``path/to/file.py:function`` or ``package.module:function``. Or a module, or a network,
             which stays as it is: the result shares its weights' memory and nothing else.
-        preprocess: how images are prepared for a module: a :class:`camcli.Preprocess`, or the torchvision transform
-            that evaluation uses (resize, centre crop, tensor, normalisation). timm's modules say it themselves.
+        preprocess: how images are prepared for a module, or for a file that does not say it (ONNX, torch.export,
+            torch.hub): a :class:`camcli.Preprocess`, the torchvision transform that evaluation uses (resize, centre
+            crop, tensor, normalisation), or for a file words as those of ``--preprocess``. timm's modules say it
+            themselves.
         weights: empty for the model's own, ``random``, or the path of a file with a state dict.
         labels: the class names, if the model's own do not fit: a list, or the path of a file with them.
         text: prompts that are the classes, for an open_clip model or with ``text_tower``.
@@ -95,7 +97,7 @@ def load(
         head = "none"  # the features are compared with the texts
     else:
         _check_head(head, pool, activation, text)
-    place, name, make = _find_source(model, preprocess, labels)
+    place, name, make = _find_source(model, preprocess or None, labels)
     _check_prompts(model, place, text, contrast or template, text_tower)
     if trust_remote_code and place != "hf":
         raise RequestError(
@@ -120,6 +122,7 @@ def load(
         head=head,
         pool=pool,
         has_wrapper=bool(wrap),
+        preprocess=(preprocess or None) if isinstance(model, str) else None,
     )
     with _seeded(seed), _on_cpu(), _captured_warnings() as messages:
         other = find_other_library(model) if isinstance(model, str) and spec.weights_file else ""
@@ -135,16 +138,17 @@ def load(
 
 def _find_source(
     model: str | Network | nn.Module,
-    preprocess: Preprocess | Callable[..., Any] | None,
+    preprocess: str | Preprocess | Callable[..., Any] | None,
     labels: str | Sequence[str] | Labels,
 ) -> tuple[str, str, Callable[[ModelSpec], Network]]:
     """Return the source of a model, its name there, and the function that loads it; of one in memory too."""
     if isinstance(model, str):
-        if preprocess is not None:
-            raise RequestError(
-                f"preprocess= is for a module, and {model!r} has its own", "change that by size= and crop=, or leave it"
-            )
         place, name = resolve(model)
+        if preprocess is not None and place not in TOLD_SOURCES:
+            raise RequestError(
+                f"the preprocessing is said of models that have none, and {model!r} has its own",
+                "leave it out; --size and --crop (size=, crop=) change it",
+            )
         return place, name, lambda spec: _import_source(place)(spec)
     from camcli.models.sources.local import adopt, prepare_module
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from camcli.base.deprecated import with_old_names
 from camcli.models import RANDOM_WEIGHTS, PoolOption
@@ -37,6 +37,8 @@ class ModelSpec:
         head: ``none`` for the model without its classifier, whose output is features.
         pool: ``none`` for the features before pooling.
         has_wrapper: whether a module of the user's own wraps it, so that its own inputs and outputs are unconstrained.
+        preprocess: how images are prepared, for a model that does not say it: words, a :class:`Preprocess`, or a
+            torchvision transform; or None.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ModelSpec:
     head: Literal["keep", "none"] = "keep"
     pool: PoolOption = "keep"
     has_wrapper: bool = False
+    preprocess: Any = None
 
     @property
     def headless(self) -> bool:

@@ -39,6 +39,13 @@ OUTPUTS = Registry(
     FormatRow("box", "box", "the image with a box around the map's strongest region", suffix=".box.jpg"),
     FormatRow("film", "gif", "overlays of a volume's slices or a clip's frames, one after the other", suffix=".gif"),
     FormatRow("film", "mp4", "the same as a video of H.264; needs PyAV", suffix=".mp4"),
+    FormatRow(
+        "nifti",
+        "nifti",
+        "the map of a NIfTI as NIfTI, of the same shape and affine; needs nibabel",
+        suffix=".nii.gz",
+        pixels=False,
+    ),
     FormatRow("array", "array", "the raw signed map as the method returned it, float32", suffix=".npy", pixels=False),
     FormatRow("panel", "panel", "image, heatmap and overlay side by side, with class and score", suffix=".panel.png"),
     FormatRow(
@@ -48,7 +55,7 @@ OUTPUTS = Registry(
 )
 
 # Formats of volumes and clips alone.
-OF_VOLUMES = ("gif", "mp4")
+OF_VOLUMES = ("gif", "mp4", "nifti")
 # Formats that show a single map, and what they show of it.
 OF_ONE_MAP = {"box": "box", "grey": "grey values"}
 

@@ -9,10 +9,13 @@ from camcli.engine.layers.default_layer import find_default_layer
 from camcli.engine.layers.paths import canonicalize_names, resolve
 from camcli.engine.layers.probe import NO_GRAPH, LayerInfo, probe_image, probe_layers
 from camcli.engine.layers.refusals import lacks_graph, no_gradient_error
-from camcli.models import RANDOM_WEIGHTS, listing, load, names_cache
+from camcli.models import FILE_SOURCES, RANDOM_WEIGHTS, listing, load, names_cache
+from camcli.models.adapters.told import MissingPreprocessError
 
 # A layer's shape does not depend on the prompts; a model that needs prompts gets these.
 PLACEHOLDER_PROMPTS = ("a photo", "a drawing")
+# Nor does it depend on the values of images, where nothing says them.
+ANY_PREPROCESS = "0..1"
 
 
 LayerRow = tuple[str, str, str, str, str]
@@ -40,8 +43,11 @@ def list_layers(
     """
     source, _ = listing.resolve(model)
     text = PLACEHOLDER_PROMPTS if source == "open_clip" else ()
-    weights = "" if source in ("bundled", "local") else RANDOM_WEIGHTS
-    network = load.load(model, weights=weights, text=text, size=size, output=output)
+    weights = "" if source in FILE_SOURCES and not model.endswith((".yaml", ".yml")) else RANDOM_WEIGHTS
+    try:
+        network = load.load(model, weights=weights, text=text, size=size, output=output)
+    except MissingPreprocessError:
+        network = load.load(model, preprocess=ANY_PREPROCESS, weights=weights, text=text, size=size, output=output)
     names_cache.write_model(model, network)
     tops = canonicalize_names(network.module, resolve(network.module, [layer])) if layer else []
     image = probe_image(

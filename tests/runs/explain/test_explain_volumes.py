@@ -134,3 +134,40 @@ def test_a_picture_among_volumes_is_a_failure_of_its_own():
     [found, _] = run(inputs=("a.png", "vol.npy"), layers=("pool",))
     assert "is no volume" in found[0].error
     assert found[1].error is None
+
+
+@pytest.mark.parametrize("axes", ["zyx", "xyz", "yzx"])
+def test_the_map_of_a_nifti_lies_in_its_space(axes):
+    nibabel = pytest.importorskip("nibabel", reason="NIfTI needs the extra medical")
+    Path("vol.py").write_text(CODE.replace("slices=8", f"slices=8, axes={axes!r}"))
+    # More slices than the model takes, and rows and columns of which it sees the middle.
+    sides, spot = (32, 48, 64), (14, 22, 37)
+    values = np.zeros(sides, np.uint8)
+    around = tuple(slice(at - 4, at + 4) for at in spot)
+    values[around] = 255
+    affine = np.array([[-0.5, 0.1, 0, 3], [0, 0, 2, -7], [0, -1, 0, 5], [0, 0, 0, 1.0]])
+    image = nibabel.Nifti1Image(values, affine)
+    image.set_sform(affine, code=2)
+    nibabel.save(image, "vol.nii.gz")
+    [[one], _] = run(inputs=("vol.nii.gz",), layers=("pool",), method="hirescam", save=("nifti",), out=axes)
+    assert one.error is None
+    made = nibabel.load(f"{axes}/vol.nii.gz.nii.gz")
+    np.testing.assert_array_equal(made.affine, nibabel.load("vol.nii.gz").affine)
+    assert made.get_data_dtype() == np.float32
+    assert int(made.header["sform_code"]) == 2
+    found = made.get_fdata()
+    assert found.shape == sides
+    assert np.isnan(found).any() == (axes != "xyz" or sides[1] != sides[2])
+    heaviest = np.argwhere(found > 0.9 * np.nanmax(found)).mean(0)
+    # A cell of the map is two of the model's sixteen, and two of its eight slices.
+    cells = np.array(sides) / np.where(np.arange(3) == "xyz".index(axes[0]), 4, 8)
+    assert (np.abs(heaviest - (np.array(spot) - 0.5)) <= cells).all()
+    again = Path(f"{axes}/vol.nii.gz.nii.gz").read_bytes()
+    run(inputs=("vol.nii.gz",), layers=("pool",), method="hirescam", save=("nifti",), out="again")
+    assert Path("again/vol.nii.gz.nii.gz").read_bytes() == again
+
+
+def test_what_is_no_nifti_has_no_map_of_that_kind():
+    [[one], _] = run(save=("nifti",), layers=("pool",))
+    assert "is no NIfTI" in str(one.error)
+    assert not list(Path("out").rglob("*.nii.gz"))

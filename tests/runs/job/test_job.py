@@ -26,6 +26,7 @@ CHANGED = {
     "trust_remote_code": True,
     "size": "256x384",
     "crop": "none",
+    "preprocess": "imagenet",
     "wrap": "wrapper.py:Wrapper",
     "group": "4",
     "extras": "extras.csv",

@@ -9,9 +9,11 @@ from camcli.engine import FUSES
 from camcli.engine.checks.transformer_rules import check_methods_for_rules, list_rule_caveats
 from camcli.engine.hooks.opaque import find_opaque_modules
 from camcli.engine.layers.paths import canonicalize_names, resolve
+from camcli.engine.maps.method import bind_methods
 from camcli.engine.needs import NEEDS_ATTENTION, NEEDS_BLOCKS, NEEDS_COSINES, RERUNS_FROM_LAYER, RESCORES
-from camcli.engine.setup import Setup
+from camcli.engine.setup import NEEDS_GRAPH, Setup
 from camcli.engine.volumes import find_slices
+from camcli.methods import METHODS
 from camcli.targets.readers.detection import CANNOT_RESCORE_BOXES
 
 # Methods that give each channel one weight, from the gradients of all its cells.
@@ -27,6 +29,8 @@ ALIKE_EVERYWHERE = frozenset(
 )
 # What methods ask for that need no more of changed images than how similar the boxes found there are (D-RISE).
 ASKS_FOR_SIMILARITY = frozenset({"images", "score_of"})
+# Signals that another library than PyTorch does not give.
+SEES_OPERATIONS = NEEDS_GRAPH | NEEDS_ATTENTION
 # Signals that need to see every operation of a network, with the reason.
 _NEEDS_ALL_OPERATIONS = {
     NEEDS_ATTENTION: "follows attention through every operation",
@@ -210,6 +214,7 @@ def check_combination(setup: Setup, layers: Sequence[str]) -> None:
     Raises:
         RequestError: some settings do not go together.
     """
+    _check_gradients(setup)
     _check_rescoring(setup)
     _check_scores(setup)
     _check_top_channels(setup)
@@ -231,6 +236,25 @@ def check_fusion(setup: Setup, layers: Sequence[str]) -> None:
             f"maps of several layers are fused, but there is one: {layers[0]}",
             "name several: --layer layer3 --layer layer4",
         )
+
+
+def _check_gradients(setup: Setup) -> None:
+    """Refuse methods that need gradients or attention if another library computes the network."""
+    reason = setup.network.without_gradient if setup.network else ""
+    needing = [one.row.name for one in setup.bound_methods if one.has_rule or one.signal_names & SEES_OPERATIONS]
+    if reason and (setup.top_channels or setup.backward != "plain"):
+        needing.append(f"--backward {setup.backward}" if setup.backward != "plain" else "--target channels:top:N")
+    if reason and needing:
+        able = [row.name for row in METHODS.builtin_rows if _needs_outputs_alone(row.name)]
+        raise RequestError(
+            f"{' and '.join(needing)} needs gradients or attention, and {reason}",
+            f"methods that work: {', '.join(able)}",
+        )
+
+
+def _needs_outputs_alone(name: str) -> bool:
+    [method] = bind_methods(name)
+    return not (method.has_rule or method.signal_names & (SEES_OPERATIONS | NEEDS_COSINES))
 
 
 def _check_rescoring(setup: Setup) -> None:

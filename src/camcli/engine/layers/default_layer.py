@@ -43,14 +43,16 @@ def find_default_layer(
     if needs_graph and lacks_graph(layers):
         raise no_grad_fn_error()
     known = {layer.name: layer for layer in layers}
-    cut = False
-    for name in rank_layers(module, layers, needs_graph):
+    cut, ranked = False, rank_layers(module, layers, needs_graph)
+    has_norms = any(is_token_norm(known[name]) for name in ranked)
+    for name in ranked:
         layer = known[name]
-        if name in excluded or (cut and not is_token_norm(layer)):
+        if name in excluded or (cut and has_norms and not is_token_norm(layer)):
             continue
         if layer.reached or score_depends_on(module, layer, image, read):
             return name
-        # Behind the last attention the patches have no effect: then the input of that attention is taken.
+        # Behind the last attention the patches have no effect: then the input of that attention is taken, or what it
+        # is computed from, where the normalisation is no layer.
         cut |= bool(layer.layout and layer.layout.prefix)
     if needs_graph:
         raise no_layer_error(module, layers)

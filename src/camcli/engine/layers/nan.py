@@ -27,7 +27,8 @@ def score_depends_on(
 ) -> bool:
     """Return whether the score depends on a layer's cells, whatever the gradient: NaN in them makes it NaN.
 
-    Where the network fails on NaN, the score counts as dependent.
+    Where the network fails on NaN, the score counts as dependent. Other libraries may turn NaN into numbers, as 8 bits
+    do: of a network without parameters, which they compute, a score that differs counts too.
     """
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -37,10 +38,16 @@ def score_depends_on(
         (to_nchw(spoilt, layer.layout) if layer.layout and layer.layout.order != "ncthw" else spoilt).fill_(torch.nan)
         return replace_tensor(output, tensor, spoilt)
 
+    def run() -> Tensor:
+        with torch.inference_mode(False), torch.no_grad(), frozen(module), unfiltered(module):
+            return read(module(image.detach().clone()), len(image)).sum_scores()
+
+    is_foreign = not any(True for _ in module.parameters())
+    plain = run() if is_foreign else None
     handle = module.get_submodule(layer.name).register_forward_hook(hook)
     try:
-        with torch.inference_mode(False), torch.no_grad(), frozen(module), unfiltered(module):
-            return bool(read(module(image.detach().clone()), len(image)).sum_scores().isnan())
+        spoilt = run()
+        return bool(spoilt.isnan()) or (plain is not None and not torch.equal(plain, spoilt))
     except Exception:  # any error comes from the NaN
         return True
     finally:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +18,9 @@ from camcli.engine.signals.lookup import Signals
 from camcli.methods import METHODS, RENAMED_SIGNALS, SIGNALS, MethodRow
 from camcli.methods.concept import Concepts
 from camcli.targets import AUTO
+
+if TYPE_CHECKING:
+    from camcli.engine.network import Network
 
 # Signals that a method without a class can take.
 CONCEPT_SIGNALS = frozenset({"act", "basis", "logits_from_layer"})
@@ -158,12 +161,27 @@ def describe_method(row: MethodRow) -> list[str]:
     return [signature.strip_arguments(inspect.getdoc(function) or "") for function in functions]
 
 
+def default_method(network: Network | None) -> str:
+    """Return the method of a network if none is named.
+
+    It is Grad-CAM; ODAM where boxes are explained, since a channel's mean gradient forgets where one is; without
+    gradients Recipro-CAM, and of boxes D-RISE.
+    """
+    boxes = network is not None and network.output_spec.task == "detect"
+    if network and network.without_gradient:
+        return "rise" if boxes else "recipro-cam"
+    return "odam" if boxes else "gradcam"
+
+
 def bind_methods(
-    method: str | Sequence[str], options: Mapping[str, Any] | Sequence[str] = (), boxes: bool = False
+    method: str | Sequence[str], options: Mapping[str, Any] | Sequence[str] = (), auto: str = "gradcam"
 ) -> tuple[BoundMethod, ...]:
     """Bind the methods of these names (or of one, perhaps several joined by commas), each once, to their options.
 
-    ``auto`` is Grad-CAM, and ODAM where ``boxes`` are explained: a channel's mean gradient forgets where one is.
+    Args:
+        method: names.
+        options: options of the methods.
+        auto: the method that ``auto`` stands for, as :func:`default_method` says.
 
     Raises:
         RequestError: there is no such method or option, an option cannot have its value, or a method's function names a
@@ -171,7 +189,6 @@ def bind_methods(
     """
     words = [method] if isinstance(method, str) else method
     given = (name.strip() for word in words for name in word.split(",") if name.strip())
-    auto = "odam" if boxes else "gradcam"
     names = list(dict.fromkeys(auto if name == AUTO else name for name in given))
     if not names:
         raise RequestError("no method is named", f"there are: {', '.join(METHODS.names())}")

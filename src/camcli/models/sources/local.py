@@ -1,6 +1,6 @@
 """Models of the user's own: ``path/to/file.py:function``, or ``package.module:function``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,12 @@ from camcli.engine.volumes import VolumeModule
 from camcli.images.transform import Preprocess
 from camcli.images.volumes import VolumePreprocess
 from camcli.models import user_code
-from camcli.models.adapters import copying, headless, resize, transforms
+from camcli.models.adapters import copying, headless, resize, told, transforms
+from camcli.models.preprocess_words import USAGE
 from camcli.models.spec import ModelSpec
 from camcli.models.weights import checkpoint, fit
 from camcli.targets.labels import Labels, as_labels
+from camcli.targets.readers.spec import OutputSpec
 
 MODEL_USAGE = "a model of your own is named path/to/file.py:function, or package.module:function"
 RETURN_USAGE = (
@@ -57,13 +59,17 @@ def load(spec: ModelSpec) -> Network:
             is requested without its head, and is neither timm's nor headless already.
     """
     with user_code.neighbours_importable(spec.name):
-        function = user_code.import_callable(spec.name, "function", MODEL_USAGE)
-        made = user_code.call_user_code(function, spec.name)
-        # Loaded models may be changed, and the user's code may hold this one.
-        remake = partial(user_code.call_user_code, function, spec.name)
-        made, shared = copying.copy_module(made, remake, deep=bool(spec.weights))
+        return call_function(user_code.import_callable(spec.name, "function", MODEL_USAGE), spec, spec.name)
+
+
+def call_function(function: Callable[..., Any], spec: ModelSpec, reference: str) -> Network:
+    """Make a network of what a function of the user's returns; ``reference`` names its file and the function."""
+    made = user_code.call_user_code(function, reference)
+    # Loaded models may be changed, and the user's code may hold this one.
+    remake = partial(user_code.call_user_code, function, reference)
+    made, shared = copying.copy_module(made, remake, deep=bool(spec.weights))
     hint = "build a new one in each call; or return it with its weights loaded, without its head"
-    return _build_network(made, spec, f"{spec.name} returns the same network in each call", shared, hint)
+    return make_network(made, spec, f"{spec.name} returns the same network in each call", shared, hint)
 
 
 def adopt(made: Any, spec: ModelSpec) -> Network:
@@ -78,7 +84,7 @@ def adopt(made: Any, spec: ModelSpec) -> Network:
     """
     copied, shared = copying.copy_module(made, lambda: made, deep=bool(spec.weights))
     hint = "load the weights, or remove the head, before you hand it over"
-    network = _build_network(copied, spec, f"{spec.name} is in use elsewhere", shared, hint)
+    network = make_network(copied, spec, f"{spec.name} is in use elsewhere", shared, hint)
     keeps_origin = isinstance(made, Network) or bool(spec.weights)
     return network if keeps_origin else replace(network, origin="a module in memory")
 
@@ -136,7 +142,7 @@ def _describe_timm_module(module: nn.Module, name: str, preprocess: Preprocess) 
     )
 
 
-def _build_network(made: Any, spec: ModelSpec, holder: str, shared: str, hint: str) -> Network:
+def make_network(made: Any, spec: ModelSpec, holder: str = "", shared: str = "", hint: str = "") -> Network:
     """Make a network of a copied model.
 
     Args:
@@ -149,8 +155,8 @@ def _build_network(made: Any, spec: ModelSpec, holder: str, shared: str, hint: s
     if shared and (spec.weights or spec.headless):
         raise RequestError(f"{holder}, which must not be changed, and {shared}", hint)
     if spec.headless and isinstance(made, nn.Module):
-        return _try_and_name(_load_headless(made, spec))
-    network = replace(_as_network(made, spec.name), shared=shared)
+        return try_and_name(_load_headless(made, spec))
+    network = replace(_as_network(made, spec), shared=shared)
     if shared:
         note = f"{holder}, and {shared}: it is used unchanged, which is slower"
         network = replace(network, notes=(*network.notes, note))
@@ -170,16 +176,23 @@ def _build_network(made: Any, spec: ModelSpec, holder: str, shared: str, hint: s
     if spec.has_wrapper:  # then the wrapper takes the images, and is tried itself
         preprocess = network.preprocess.adapt(spec.size) if spec.size else network.preprocess
         return replace(network, preprocess=preprocess)
-    return _try_and_name(_resize(network, spec.size) if spec.size else network)
+    resizes = spec.size and spec.size != network.preprocess.size
+    return try_and_name(_resize(network, spec.size) if resizes and spec.size else network)
 
 
 # The function's result
 
 
-def _as_network(made: Any, name: str) -> Network:
+def _as_network(made: Any, spec: ModelSpec) -> Network:
+    name, origin = spec.name, f"as built by {spec.name}"
+    is_bare = isinstance(made, nn.Module) and not getattr(made, "pretrained_cfg", None)
+    if spec.preprocess and is_bare:
+        preprocess = told.make_preprocess(spec.preprocess, name, spec.size)
+        return Network(name, made, preprocess, Labels(()), "pretrained", origin)
+    if spec.preprocess:
+        raise RequestError(f"{name} says itself how images are prepared", "leave --preprocess out")
     if isinstance(made, Network):
         return made
-    origin = f"as built by {name}"
     if isinstance(made, nn.Module):
         return _from_timm_module(made, name, origin)
     if isinstance(made, tuple) and len(made) in (2, 3) and isinstance(made[0], nn.Module):
@@ -203,7 +216,9 @@ def _from_timm_module(module: nn.Module, name: str, origin: str) -> Network:
 
 def _check_has_timm_config(module: nn.Module, name: str) -> None:
     if not getattr(module, "pretrained_cfg", None):
-        raise RequestError(f"{name} returned a model without its preprocessing", RETURN_USAGE)
+        raise told.MissingPreprocessError(
+            f"{name} returned a model without its preprocessing", f"{RETURN_USAGE}\nor {USAGE}"
+        )
 
 
 def _load_headless(module: nn.Module, spec: ModelSpec) -> Network:
@@ -256,13 +271,20 @@ def _resize(network: Network, size: tuple[int, int]) -> Network:
     )
 
 
+def find_output_spec(shapes: Sequence[tuple[Any, ...]]) -> tuple[OutputSpec, tuple[str, ...]]:
+    """Return how outputs of these shapes are read, with a note: by class and pixel if all are of that form."""
+    if {len(one) for one in shapes} != {4}:
+        return OutputSpec(), ()
+    return OutputSpec("segment"), ("its output is read as a score for each class and pixel (segmentation)",)
+
+
 def _describe(made: Any) -> str:
     if isinstance(made, tuple):
         return f"a tuple of {', '.join(type(part).__name__ for part in made)}"
     return f"a {type(made).__name__}"
 
 
-def _try_and_name(network: Network) -> Network:
+def try_and_name(network: Network) -> Network:
     """Check on a blank image that the network gives scores, and number its classes if they have no names."""
     classes = _count_classes(network)
     if classes is None:

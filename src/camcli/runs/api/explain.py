@@ -54,7 +54,7 @@ def explain(
     images: ImageInput | Iterable[ImageInput],
     *,
     model: str | Network | nn.Module = BUNDLED_MODEL,
-    preprocess: Preprocess | Callable[..., Any] | None = None,
+    preprocess: str | Preprocess | Callable[..., Any] | None = None,
     labels: str | os.PathLike[str] | Sequence[str] | Labels = "",
     layer: LayerInput = (),
     layers: LayerInput = (),
@@ -76,7 +76,7 @@ def explain(
             or several of these, also as an array ``(n, h, w, channels)`` or a tensor ``(n, channels, h, w)``.
         model: a name, as for :func:`camcli.load`; a network that it returned; or a module, which stays as it is. A
             model in memory runs on the device where it is, unless ``device`` says otherwise.
-        preprocess: of a module, as for :func:`camcli.load`.
+        preprocess: of a module, or of a file that does not say it, as for :func:`camcli.load`.
         labels: names of the classes: a list, or a file of them.
         layer: one or several layers: paths, or modules of a model in memory.
         layers: the same by another name.
@@ -106,6 +106,8 @@ def explain(
     elif names_file(targets):
         given["targets"] = targets
     given["layers"] = _name_layers(model, one_of("layer", layer, "layers", layers))
+    if isinstance(preprocess, str):
+        given["preprocess"] = preprocess
     job = _make_job(given, model, named)
     loading = {"model": model, "preprocess": preprocess, "labels": os.fspath(labels) if is_path(labels) else labels}
 

@@ -10,6 +10,7 @@ from camcli.base.errors import RequestError
 from camcli.engine import FLIPS, LAYOUT, LAYOUTS, factors
 from camcli.images import BY_FOLDER, GROUP_PATTERN, parse_bands, parse_every, parse_page_ranges, parse_value_range
 from camcli.models import TEXT_TOWER_USAGE, WRAPPER_USAGE, check_templates, parse_size
+from camcli.models.preprocess_words import parse_preprocess
 from camcli.outputs import MAX_PANEL_SIZE, MIN_PANEL_SIZE
 from camcli.runs.job.shard import parse_shard
 from camcli.targets import AUTO
@@ -38,6 +39,7 @@ def check_options(job: Job) -> None:
     if not 0 <= job.timeout < math.inf:
         raise RequestError(f"timeout cannot be {job.timeout}", "give seconds, or 0 for no limit")
     parse_size(job.size)
+    parse_preprocess(job.preprocess)
     factors(job.scales)
     parse_value_range(job.range)
     parse_bands(job.bands, job.rgb)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from camcli.base.errors import RequestError
 from camcli.engine import factors
 from camcli.images import parse_value_range
-from camcli.models import RANDOM_WEIGHTS, TEXT_TOWER_USAGE, WRAPPER_USAGE, parse_size
+from camcli.models import RANDOM_WEIGHTS, TEXT_TOWER_USAGE, WRAPPER_USAGE, listing, parse_size
 from camcli.outputs import OUTPUTS, FormatRow
 from camcli.targets import AUTO, SIMILAR_PREFIX
 
@@ -79,9 +79,12 @@ def collect_options(job: Job) -> dict[str, Any]:
     options["bands"] = job.bands.replace(" ", "")
     options["scales"] = sorted(set(factors(job.scales)))
     options["augment"] = sorted(set(job.augment))
-    source, _, function = job.model.rpartition(":")
-    if source.endswith(".py") and function:
+    source, function = listing.find_python_file(job.model)
+    if source and function:
         options["model"] = [_hash_content(source, "model"), function]
+    if file := listing.find_network_file(job.model):
+        options["model"] = _hash_content(file, "model")
+    options["preprocess"] = " ".join(sorted(job.preprocess.split()))
     source, _, function = job.wrap.rpartition(":")
     if job.wrap:
         options["wrap"] = [_hash_content(_find_python_file(source, WRAPPER_USAGE), "wrap"), function]

@@ -148,7 +148,7 @@ def _find_python_files(job: Job) -> Iterator[Path]:
     if job.trust_remote_code and job.model.startswith("hf:"):
         yield from list_python_files(job.model.removeprefix("hf:"))
     for words in (job.model, job.wrap, job.text_tower):
-        place = words.rpartition(":")[0]
+        place = listing.find_python_file(words)[0] or words.rpartition(":")[0]
         if place.endswith(".py"):
             yield Path(place)
         elif place and (words != job.model or listing.resolve(words)[0] == "local"):

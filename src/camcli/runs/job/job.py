@@ -33,7 +33,7 @@ class Job:
         MODEL,
         help="Model name: resnet50, timm:resnet50.a1_in1k, torchvision:resnet50/IMAGENET1K_V2, "
         "open_clip:ViT-B-32/openai, hf:USER/REPO or hf:./FOLDER (transformers), hf-hub:USER/REPO, local-dir:PATH, "
-        "path/to/file.py:function. See: camcli models",
+        "net.onnx, net.pt2, hub:FOLDER:ENTRY, path/to/file.py:function. See: camcli models",
         short="-m",
         metavar="NAME",
         show_default="the bundled EfficientNet-Lite0",
@@ -90,6 +90,14 @@ class Job:
         "image, padded, squash = whole image, stretched",
         metavar="MODE",
     )
+    preprocess: str = option(
+        "",
+        MODEL,
+        help="How images are prepared for a model that does not say it (ONNX, torch.export, torch.hub): imagenet, "
+        "clip, 0..1, -1..1, 0..255, or mean=... std=...; and resize=, fit=, interpolation=, bgr",
+        metavar="WORDS",
+        show_default="the model's own",
+    )
     wrap: str = option(
         "",
         MODEL,
@@ -139,7 +147,7 @@ class Job:
         MODEL,
         help="Method, or several joined by commas: {names}. See: camcli methods",
         metavar="NAME",
-        show_default="gradcam; odam for detection boxes",
+        show_default="gradcam; odam for detection boxes; recipro-cam without gradients",
         several=True,
         names=METHODS.names,
     )

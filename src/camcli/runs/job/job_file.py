@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.base.errors import RequestError, did_you_mean
-from camcli.models import UNPICKLED_SOURCES
-from camcli.models.listing import names_user_code
+from camcli.models.listing import runs_code
 from camcli.runs.job.job import RENAMED_OPTIONS, Job
 from camcli.runs.job.option import name_by_field
 from camcli.runs.job.values import SEPARATORS, convert_value
@@ -72,8 +71,7 @@ def read(path: Path, defaults: Mapping[str, Any], note: Callable[[str], object] 
 def find_code(options: Mapping[str, Any]) -> dict[str, str]:
     """Return the options of a job file that let Python code run: the model, a wrapper, a text tower, a flag."""
     named = {name: str(options.get(name, "")) for name in ("model", "wrap", "text_tower")}
-    runs = names_user_code(named["model"]) or named["model"].partition(":")[0] in UNPICKLED_SOURCES
-    found = {name: words for name, words in named.items() if words and (name != "model" or runs)}
+    found = {name: words for name, words in named.items() if words and (name != "model" or runs_code(words))}
     return {**found, REMOTE_CODE: "true"} if options.get(REMOTE_CODE) else found
 
 

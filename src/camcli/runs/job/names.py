@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from camcli.base import signature
+from camcli.base.errors import RequestError
 from camcli.engine import check_device_words
 from camcli.methods import METHODS
 from camcli.models.check_name import check_name
+from camcli.models.listing import find_network_file
+from camcli.models.preprocess_words import USAGE
 from camcli.outputs import OUTPUTS
 from camcli.runs.job.job import Job
 from camcli.targets import AUTO
@@ -18,10 +21,12 @@ def check_names(job: Job, formats: Sequence[str] = ()) -> None:
     """Check the names in a job, and those of output formats.
 
     Raises:
-        RequestError: there is nothing of such a name.
+        RequestError: there is nothing of such a name, or a file of a network is named without its preprocessing.
     """
     check_device_words(job.device)
     check_name(job.model, by_listing=True)
+    if not job.preprocess and find_network_file(job.model):
+        raise RequestError(f"nothing says how images are prepared for {job.model}", USAGE)
     for name in formats:
         OUTPUTS.find(name)
     if job.score != AUTO:

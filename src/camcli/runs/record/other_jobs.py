@@ -160,7 +160,8 @@ def _is_same_method(record: Mapping[str, Any], job: Job) -> bool:
     """Return whether a run's methods may be those that a job asks for, perhaps by default."""
     found = record.get("methods")
     names = [one.get("name") for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
-    return names in (["gradcam"], ["odam"]) if job.method == AUTO else names == job.method.split(",")
+    defaults = ["gradcam"], ["odam"], ["recipro-cam"], ["rise"]
+    return names in defaults if job.method == AUTO else names == job.method.split(",")
 
 
 def _is_plain(name: str) -> bool:

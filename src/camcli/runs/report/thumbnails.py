@@ -15,6 +15,8 @@ from camcli.images import Bands
 from camcli.images.address import to_url
 from camcli.images.decode import decode_reduced
 from camcli.images.decoded import DecodedPicture
+from camcli.images.formats import suffix_of
+from camcli.images.stacks import NIFTI_SUFFIXES
 from camcli.runs.record.folder import resolve_inside
 from camcli.runs.record.kept import find_source
 from camcli.runs.record.outcome import Outcome
@@ -102,6 +104,8 @@ class Thumbnailer:
     ) -> None:
         try:
             path = find_source(outcome, self.out).path
+            if suffix_of(path.name) in NIFTI_SUFFIXES:
+                raise PictureError("is a volume, whose slices its maps show")
             can_show = not (outcome.page or self.value_range or self.bands or to_url(path)) and path.is_file()
             can_show = can_show and path.suffix.lower() in BROWSER_SUFFIXES
             copied_size = self.copied_size or (0 if can_show else COPIED_SIZE)

@@ -170,6 +170,7 @@ def _load_network(
         "seed": job.seed,
         "size": job.size,
         "crop": job.crop,
+        "preprocess": job.preprocess,
         "output": job.output,
         "min_score": job.min_score,
         "head": "none" if head == "none" else "keep",

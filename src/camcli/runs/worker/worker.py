@@ -19,7 +19,7 @@ from camcli.base.errors import CamcliError, RequestError
 from camcli.base.words import first_line
 from camcli.engine import devices, factors
 from camcli.engine.explainer import Explainer
-from camcli.engine.maps.method import bind_methods
+from camcli.engine.maps.method import bind_methods, default_method
 from camcli.engine.network import Network
 from camcli.engine.precision import DTYPES, float32_precision, note_precision
 from camcli.engine.speed.linear import LinearTrial
@@ -250,7 +250,7 @@ def _read_extras(job: Job, pictures: SourceFactory | None) -> FeatureFile | None
 def _collect_job_parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
     """Collect the parts of the job and its network that count in the fingerprint."""
     # The methods themselves, since a name may stand for another one; the layers as resolved are a part of their own.
-    methods = [one.row.name for one in bind_methods(job.method, job.options, network.output_spec.task == "detect")]
+    methods = [one.row.name for one in bind_methods(job.method, job.options, default_method(network))]
     return fingerprint.collect_parts(replace(job, method=",".join(methods), layers=()), network, sha256)
 
 
