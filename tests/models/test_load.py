@@ -191,7 +191,8 @@ def test_open_clip_is_not_imported_for_timm():
 
 def test_the_samples_are_there():
     assert np.asarray(upright("chelsea.png")).shape == (300, 451, 3)
-    assert models.SOURCES.names() == ["bundled", "timm", "torchvision", "open_clip", "hf", "ultralytics", "local"]
+    names = ["bundled", "timm", "torchvision", "open_clip", "hf", "ultralytics", "libreyolo", "local"]
+    assert models.SOURCES.names() == names
 
 
 def test_with_own_weights_it_is_said_which_of_two_libraries_is_meant(tmp_path):

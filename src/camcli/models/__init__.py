@@ -29,6 +29,7 @@ SOURCES = Registry(
         "YOLO by your own installation: ultralytics:path/to/best.pt; reading it runs the code in it",
         function="load",
     ),
+    Row("libreyolo", "libreyolo", "YOLO, RT-DETR and others of libreyolo: libreyolo:path/to/best.pt", function="load"),
     Row("local", "local", "path/to/file.py:function or package.module:function, of your own", function="load"),
     folder="camcli.models.sources",
 )

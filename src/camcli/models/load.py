@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from camcli.images.transform import Preprocess
     from camcli.targets.labels import Labels
 
-SOURCES_WITHOUT_TEXT = ("bundled", "timm", "torchvision", "ultralytics", "local")
+SOURCES_WITHOUT_TEXT = ("bundled", "timm", "torchvision", "ultralytics", "libreyolo", "local")
 
 
 def load(
