@@ -191,7 +191,7 @@ def test_open_clip_is_not_imported_for_timm():
 
 def test_the_samples_are_there():
     assert np.asarray(upright("chelsea.png")).shape == (300, 451, 3)
-    libraries = ["bundled", "timm", "torchvision", "open_clip", "hf", "ultralytics"]
+    libraries = ["bundled", "timm", "torchvision", "open_clip", "hf", "ultralytics", "libreyolo"]
     assert models.SOURCES.names() == [*libraries, "onnx", "pt2", "hub", "local"]
 
 

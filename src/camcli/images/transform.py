@@ -74,6 +74,7 @@ class Preprocess:
             bilinear.
         bgr: True if the model's channels are blue, green, red; mean and std are in that order.
         corner: True if an input that extends beyond the resized image has it in its upper left corner, not centred.
+        floor: True if the sides of an image that is fitted by its ``longer`` are rounded down, not to the nearest.
     """
 
     size: tuple[int, int]
@@ -86,6 +87,7 @@ class Preprocess:
     arithmetic: Arithmetic = "pillow"
     bgr: bool = False
     corner: bool = False
+    floor: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError unless mean, std and fill are of one number of channels; set the default of ``resize``."""
@@ -224,6 +226,9 @@ class Preprocess:
             # The rule of torchvision, timm and open_clip for a square: the longer side is rounded down.
             shorter = min(width, height)
             return int(target_height * height / shorter), int(target_width * width / shorter)
+        if self.fit == "longer" and self.floor:  # as libreyolo computes it: a product may round below a whole number
+            share = min(target_height / height, target_width / width)
+            return max(1, int(height * share)), max(1, int(width * share))
         # The rule of timm otherwise: rounded to the nearest.
         choose = min if self.fit == "shorter" else max
         ratio = choose(height / target_height, width / target_width)

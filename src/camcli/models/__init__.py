@@ -29,6 +29,7 @@ SOURCES = Registry(
         "YOLO by your own installation: ultralytics:path/to/best.pt; reading it runs the code in it",
         function="load",
     ),
+    Row("libreyolo", "libreyolo", "YOLO, RT-DETR and others of libreyolo: libreyolo:path/to/best.pt", function="load"),
     Row("onnx", "onnx", "path/to/net.onnx, without gradients, by ONNX Runtime", function="load"),
     Row("pt2", "pt2", "path/to/net.pt2, a torch.export program; reading it may run code in it", function="load"),
     Row("hub", "hub", "hub:path/to/folder:entry, a folder of torch.hub; its code is run", function="load"),

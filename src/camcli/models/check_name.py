@@ -25,8 +25,8 @@ HUB_ADDRESS = re.compile(
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 YOLO_NAME = re.compile(r"(?:.*[/\\])?(?:yolo|rtdetr|rt-detr|sam[0-9_b.]|fastsam)[\w.-]*", re.IGNORECASE)
 YOLO_HINT = (
-    "networks of Ultralytics are in none of these libraries: return the torch module from a function of yours, "
-    "-m my_model.py:make"
+    "a detector is named after the library that wrote its file: -m ultralytics:FILE, or -m libreyolo:FILE; another is "
+    "returned from a function of yours: -m my_model.py:make"
 )
 
 

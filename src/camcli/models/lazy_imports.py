@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
-from unittest import mock
+
+from camcli.base.patched import patched
 
 COMPILER = "torch._dynamo"
 COMPILER_UTILS = f"{COMPILER}.utils"
@@ -30,7 +31,7 @@ def without_compiler() -> Iterator[None]:
     tools = _LazyModule(COMPILER_UTILS)
     try:
         sys.modules[COMPILER_UTILS] = tools
-        with mock.patch.object(torch.compiler, "disable", _disable_without_compiler):
+        with patched(torch.compiler, "disable", _disable_without_compiler):
             yield
     finally:
         if sys.modules.get(COMPILER_UTILS) is tools:

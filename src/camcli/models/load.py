@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from camcli.images.transform import Preprocess
     from camcli.targets.labels import Labels
 
-SOURCES_WITHOUT_TEXT = ("bundled", "timm", "torchvision", "ultralytics", "onnx", "pt2", "hub", "local")
+SOURCES_WITHOUT_TEXT = ("bundled", "timm", "torchvision", "ultralytics", "libreyolo", "onnx", "pt2", "hub", "local")
 
 
 def load(

@@ -276,3 +276,40 @@ def test_a_level_of_one_cell_says_that_it_names_no_place():
     [[one]] = Explainer(network(module))(pictures(1, SIZE))
     assert one.map.shape == (1, 1)
     assert any("locates nothing" in note for note in one.notes)
+
+
+def test_layercam_at_several_levels_by_hand():
+    """The sum over channels of activation times the positive gradient, each level for itself, at the finest grid."""
+    module, images = network(Both([])), pictures(1, SIZE)
+    [[one]] = Explainer(module, method="layercam")(images)
+    with torch.no_grad():
+        made = module.module.backbone(images)
+        positive = module.module.head.weight[0, :, 0, 0].relu()
+        fine, coarse = torch.zeros(16, 16, dtype=torch.float64), torch.zeros(8, 8, dtype=torch.float64)
+        fine[4:8, 4:8] = torch.einsum("c,chw->hw", positive, made["fine"][0, :, 4:8, 4:8]) / 16
+        coarse[2, 3] = positive @ made["coarse"][0, :, 2, 3]
+    expected = (fine + F.interpolate(coarse[None, None] / 4, (16, 16), mode="bilinear")[0, 0]).numpy()
+    assert one.layer == "backbone:fine+backbone:coarse"
+    assert expected.any()
+    assert np.abs(one.map - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_eigencam_at_several_levels_by_hand():
+    """A V_1 of each level, divided by its maximum; their mean at the finest grid. It is the same for every box."""
+    module, images = network(Detector(PLACES)), pictures(1, SIZE)
+    levels = ["backbone:fine", "backbone:coarse"]
+    [found] = Explainer(module, method="eigencam", layers=levels, fuse="mean")(images)
+    with torch.no_grad():
+        made = module.module.backbone(images)
+    shares = []
+    for level in made.values():
+        cells = level[0].flatten(1).T
+        projected = (cells @ torch.linalg.svd(cells).Vh[0]).reshape(level.shape[2:])
+        projected = (projected * projected.sum().sign()).relu()
+        shares.append(projected / projected.max())
+    upsampled = F.interpolate(shares[1][None, None], (16, 16), mode="bilinear")[0, 0]
+    expected = ((shares[0] + upsampled) / 2).numpy()
+    assert len(found) == len(PLACES)
+    for one in found:
+        assert one.layer == "+".join(levels)
+        assert np.abs(one.map - expected).max() <= 1e-6

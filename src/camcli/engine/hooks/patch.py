@@ -6,11 +6,13 @@ and because what is wrapped can be skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import nn
+
+from camcli.base.patched import patched, replace_attribute
 
 
 def replace_forward(module: nn.Module, forward: Callable[..., Any]) -> Callable[[], None]:
@@ -18,24 +20,9 @@ def replace_forward(module: nn.Module, forward: Callable[..., Any]) -> Callable[
 
     A ``forward`` that the module had as an attribute of its own, as wrappers leave one, comes back as it was.
     """
-    attributes = vars(module)
-    had_own, before = "forward" in attributes, attributes.get("forward")
-    attributes["forward"] = forward
-
-    def restore() -> None:
-        if had_own:
-            attributes["forward"] = before
-        else:
-            del attributes["forward"]
-
-    return restore
+    return replace_attribute(module, "forward", forward)
 
 
-@contextmanager
-def patched_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def patched_forward(module: nn.Module, forward: Callable[..., Any]) -> AbstractContextManager[None]:
     """Call ``forward`` in place of the module's own while the block runs."""
-    restore = replace_forward(module, forward)
-    try:
-        yield
-    finally:
-        restore()
+    return patched(module, "forward", forward)

@@ -4,13 +4,13 @@ import inspect
 import re
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import torchvision
 from torch import nn
 from torchvision.models import WeightsEnum
 
 from camcli.base.errors import RequestError, did_you_mean
+from camcli.base.patched import patched
 from camcli.models.sources.torchvision_surgery import remove_head
 from camcli.models.spec import ModelSpec
 from camcli.models.weights import checkpoint, fit, hub, skip_init
@@ -121,7 +121,7 @@ def load_pretrained(model: str, weights: WeightsEnum, name: str) -> nn.Module:
     try:
         state = checkpoint.read(file).state
         # torchvision would unpickle the file, which may run code, so it gets the state read without doing so.
-        with mock.patch.object(weights, "get_state_dict", lambda *_args, **_options: dict(state)):
+        with patched(weights, "get_state_dict", lambda *_args, **_options: dict(state)):
             module: nn.Module = skip_init.build_without_init(
                 lambda: torchvision.models.get_model(model, weights=weights)
             )

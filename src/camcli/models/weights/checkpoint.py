@@ -122,7 +122,7 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     notes: list[str] = []
-    content = _flatten(_unwrap(_read_content(path), notes))
+    content = _flatten(_unwrap(read_content(path), notes))
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise _no_tensors_error(path, content)
@@ -145,7 +145,12 @@ def _holds_inert(content: Mapping[Any, Any]) -> bool:
     return any(_holds_inert(one) if isinstance(one, Mapping) else isinstance(one, _InertObject) for one in values)
 
 
-def _read_content(path: Path) -> Mapping[Any, Any]:
+def read_content(path: Path) -> Mapping[Any, Any]:
+    """Read all that a weights file holds, without running code in it: what is no tensor or container holds nothing.
+
+    Raises:
+        RequestError: as :func:`read`.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(9)

@@ -12,7 +12,6 @@ from enum import Enum
 from functools import cache
 from threading import get_ident
 from typing import Any, TypeVar
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from camcli.base.patched import patched
 from camcli.engine.hooks.tensors import iter_tensors
 
 BuiltT = TypeVar("BuiltT")
@@ -64,9 +64,8 @@ def try_without_init(build: Callable[[], BuiltT]) -> tuple[BuiltT] | None:
         with ExitStack() as stack:
             # The original reads the values that it drew, to decide whether to draw again.
             original = nn.init._no_grad_trunc_normal_
-            stack.enter_context(
-                mock.patch.object(nn.init, "_no_grad_trunc_normal_", _in_this_thread_only(_fill_normal, original))
-            )
+            fill = _in_this_thread_only(_fill_normal, original)
+            stack.enter_context(patched(nn.init, "_no_grad_trunc_normal_", fill))
             stack.enter_context(_ReadGuard(tracker))
             stack.enter_context(tracker)
             made = build()

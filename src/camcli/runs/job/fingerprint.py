@@ -56,9 +56,8 @@ def collect_parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
 
 def _format_preprocess(preprocess: Preprocess) -> str:
     """Write a preprocessing as the first release did where it could, so that a folder begun by that is resumed."""
-    return re.sub(r"^Preprocess\(", "Prepare(", repr(preprocess).replace(", corner=False", "")).replace(
-        ", arithmetic='pillow', bgr=False", ""
-    )
+    written = repr(preprocess).replace(", floor=False", "").replace(", corner=False", "")
+    return re.sub(r"^Preprocess\(", "Prepare(", written).replace(", arithmetic='pillow', bgr=False", "")
 
 
 def collect_code(job: Job, rows: Iterable[Row]) -> dict[str, str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from camcli.base.errors import RequestError
+from camcli.base.patched import patched
 
 # Greatest distance between a box that was kept and the candidate that it is traced to: of the score and, relative to
 # the largest coordinate, of the corners. The numbers are the same but for rounding.
@@ -63,8 +63,8 @@ def giving_candidates(module: nn.Module) -> Iterator[None]:
         return results
 
     with (
-        mock.patch.object(owner, "postprocess_detections", choose_and_keep),
-        mock.patch.object(transform, "postprocess", restore_with_candidates),
+        patched(owner, "postprocess_detections", choose_and_keep),
+        patched(transform, "postprocess", restore_with_candidates),
     ):
         yield
 
