@@ -164,7 +164,6 @@ def test_every_field_is_tried_here() -> None:
         ({"save": ()}, "no output format is given"),
         *(({"wrap": words}, f"wrap cannot be '{words}'") for words in ("w.py", "w.py:", ":Wrapper")),
         *(({"text_tower": words}, f"text_tower cannot be '{words}'") for words in ("w.py", "w.py:", ":embed")),
-    "trust_remote_code": True,
         ({"template": ("a photo",)}, "'a photo' has no places for a prompt"),
         ({"template": ("imagenet", "{} {}")}, "'{} {}' has 2 places for a prompt"),
         *(({"group": word}, f"group cannot be '{word}'") for word in ("0", "-1", "4x", "folders", "01", "2.0")),

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from camcli.base.errors import PictureError, TrialEndedError
 from camcli.base.passes import counting, read_group
-from camcli.base.passes import counting
 from camcli.base.words import count_of
 from camcli.engine.forward import Forward, Plan, Runner, compute_gradients
 from camcli.engine.hooks.attention import Attention
