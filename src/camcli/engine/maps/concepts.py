@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from camcli.base.errors import PictureError
@@ -57,12 +57,18 @@ def sample_cells(act: Float[Tensor, "n c h w"], pictures: int) -> Float[Tensor, 
     If not all cells fit, the same random positions are used for every image.
     """
     rows = act.flatten(2).mT
-    share = max(1, MAX_VALUES // (rows.shape[2] * max(1, pictures)))
-    if share < rows.shape[1]:
-        generator = torch.Generator().manual_seed(0)
-        positions = torch.randperm(rows.shape[1], generator=generator, device="cpu")[:share].sort().values
+    if (positions := sample_positions(rows.shape[1], rows.shape[2], pictures)) is not None:
         rows = rows[:, positions.to(rows.device)]
     return rows.cpu()
+
+
+def sample_positions(cells: int, channels: int, pictures: int) -> Int[Tensor, " m"] | None:
+    """Return the numbers of the cells that are sampled of each of this number of images; None for all of them."""
+    share = max(1, MAX_VALUES // (channels * max(1, pictures)))
+    if share >= cells:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(cells, generator=generator, device="cpu")[:share].sort().values
 
 
 def fit_concepts(methods: Sequence[BoundMethod], samples: Iterable[Mapping[str, Tensor]]) -> FittedConcepts:

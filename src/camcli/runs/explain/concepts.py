@@ -8,6 +8,9 @@ from camcli.base.errors import RequestError
 from camcli.base.words import count_of, shorten
 from camcli.engine.maps import concepts
 from camcli.images.address import show_path
+from camcli.runs.explain import concept_sheet
+from camcli.runs.explain.concept_sheet import ConceptSheet
+from camcli.runs.explain.writer import make_style
 from camcli.runs.record import concept_file
 from camcli.runs.record.failures import RESUME_HINT, make_write_error
 from camcli.runs.record.outcome import Outcome
@@ -42,9 +45,11 @@ def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:
     if explainer.fitted_concepts:
         return {**then, "file": concept_file.FILE, "sha256": concept_file.hash_concepts(explainer.fitted_concepts)}
     assert session.inputs.total is not None
+    sheet = ConceptSheet(session.worker)
     pictures = fit_concepts(
         session.worker,
         concepts.put_even_sample_first(lambda: map(Item, session.inputs.iter_sources()), session.inputs.total),
+        sheet.keep,
     )
     facts = {
         "file": concept_file.FILE,
@@ -56,6 +61,8 @@ def load_or_fit_concepts(session: Session[Outcome]) -> dict[str, Any]:
     try:
         if explainer.fitted_concepts:
             concept_file.save(session.folder, explainer.fitted_concepts, job)
+        if drawn := sheet.draw(make_style(session.worker)):
+            session.folder.write_record(concept_sheet.FILE, drawn)
     except OSError as error:
         raise make_write_error(show_path(session.out), error, RESUME_HINT) from error
     return facts

@@ -34,7 +34,7 @@ SAVE_SECONDS, MAX_SHARE = 30.0, 0.1
 SMALL_BYTES = 2**23
 FACTS, LOG, TOKEN = "run.json", "camcli.log", ".camcli.token"
 # Records of an output folder, in the order in which they are put.
-RECORDS = (*LINE_RECORDS, "concepts.npz", FACTS)
+RECORDS = (*LINE_RECORDS, "concepts.npz", "concepts.png", FACTS)
 
 
 def open_folder(path: Path, durable: bool, shard: Shard | None, say: Say) -> Folder:
@@ -261,7 +261,7 @@ def _list_other_locks(store: Store, shard: Shard | None) -> list[str]:
 
 def _list_files(folder: Path) -> list[str]:
     """Return the names of the records in a local folder, in the order in which they are put."""
-    order = (*LINE_RECORDS, "concepts.npz", LOG, FACTS)
+    order = (*LINE_RECORDS, "concepts.npz", "concepts.png", LOG, FACTS)
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     known = (name for name in found if name.rpartition("/")[2] in order)
     return sorted(known, key=lambda name: (order.index(name.rpartition("/")[2]), name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,8 +16,17 @@ from camcli.runs.worker.threads import batched
 from camcli.runs.worker.worker import Worker
 
 
-def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
+def fit_concepts(
+    worker: Worker,
+    items: Iterable[Item],
+    keep: Callable[[Sequence[Item], dict[str, Tensor]], None] = lambda items, cells: None,
+) -> int:
     """Find concepts in the first usable images, before any is explained; return how many were used.
+
+    Args:
+        worker: the resolved job.
+        items: the images.
+        keep: is given those that are used, with their cells ``(n, m, c)`` by layer, batch by batch.
 
     Raises:
         RequestError: the layers' activations are not finite; or the model needs features besides the images.
@@ -31,10 +40,11 @@ def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
 
     def samples() -> Iterator[dict[str, Tensor]]:
         nonlocal used
-        inputs = (item.release_pixels() for item in filter(None, read_ahead(worker, items)))
-        for batch in batched((one for one in inputs if one is not None), worker.batch_size):
-            for count, cells in _compute_cells(worker, batch[: MAX_PICTURES - used]):
-                used += count
+        ready = (item for item in filter(None, read_ahead(worker, items)) if item.release_pixels() is not None)
+        for batch in batched(ready, worker.batch_size):
+            for some, cells in _compute_cells(worker, batch[: MAX_PICTURES - used]):
+                used += len(some)
+                keep(some, cells)
                 yield cells
             if used >= MAX_PICTURES:
                 return
@@ -49,14 +59,15 @@ def fit_concepts(worker: Worker, items: Iterable[Item]) -> int:
     return used
 
 
-def _compute_cells(worker: Worker, images: Sequence[Tensor]) -> list[tuple[int, dict[str, Tensor]]]:
+def _compute_cells(worker: Worker, items: Sequence[Item]) -> list[tuple[Sequence[Item], dict[str, Tensor]]]:
     """Sample cells of images; those on which the network fails are left out, and reported when explained."""
     try:
         with worker.computing():
-            return [(len(images), worker.explainer.sample_cells(torch.stack(list(images)), MAX_PICTURES))]
+            images = torch.stack([item.input for item in items if item.input is not None])
+            return [(items, worker.explainer.sample_cells(images, MAX_PICTURES))]
     except RequestError:
         raise
     except Exception:  # any error is one image's alone
-        if len(images) == 1:
+        if len(items) == 1:
             return []
-    return [one for image in images for one in _compute_cells(worker, [image])]
+    return [one for item in items for one in _compute_cells(worker, [item])]
