@@ -56,9 +56,7 @@ HELD = {
 PRIMARIES = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 COMPONENTS_LEGEND = "amount of each colour: sigmoid of twice the component in standard deviations"
 LEGEND = "concept, its share of this image, and the classes whose scores it raises most"
-IMPORTANCE_LEGEND = (
-    "concept, its share of this image, of what varies the explained scores, and the classes it raises most"
-)
+IMPORTANCE_LEGEND = "concept, its share of this image and of the scores explained, and the classes it raises most"
 
 OUTSIDE_WORDS = {
     "dim": "outside the frame: not seen by the model",
@@ -340,7 +338,7 @@ def _choose_ticks(low: float, high: float) -> tuple[float, ...]:
 
 def _place_legend(page: Page, explanation: Explanation, style: Style, top: int) -> None:
     """Place a line for each concept, and what full colour stands for."""
-    width = page.width - 2 * MARGIN
+    width, drawn = page.width - 2 * MARGIN, explanation.drawn
     number, share, classes = (MARGIN + column for column in LEGEND_COLUMNS)
     if explanation.finds == "components":
         _place_components(page, explanation, top)
@@ -354,8 +352,7 @@ def _place_legend(page: Page, explanation: Explanation, style: Style, top: int) 
         words = shorten_text(describe_classes(concept), TEXT, width - LEGEND_COLUMNS[2])
         page.write((classes, middle), words, colour, TEXT, "lm")
         top += ENTRY_HEIGHT
-    full = format_value(full_scale(explanation.drawn, style))
-    strength = f"strength of colour: {describe_scale(explanation.drawn, style)}; full at {full}"
+    strength = f"strength of colour: {describe_scale(drawn, style)}; full at {format_value(full_scale(drawn, style))}"
     legend = IMPORTANCE_LEGEND if any(one.importances for one in explanation.concepts) else LEGEND
     lines = (LEGEND.replace("concept", "segment"),) if explanation.finds == "segments" else (legend, strength)
     for line, text in enumerate(lines):
@@ -374,15 +371,14 @@ def _place_components(page: Page, explanation: Explanation, top: int) -> None:
         page.fill((MARGIN, edge, MARGIN + PATCH_SIDE, edge + PATCH_SIDE), colour)
         page.write((MARGIN + LEGEND_COLUMNS[0], middle), words, BLACK, TEXT, "lm")
         top += ENTRY_HEIGHT
-    words = shorten_text(COMPONENTS_LEGEND, SMALL, page.width - 2 * MARGIN)
-    page.write((MARGIN, top + GAP // 2), words, GREY, SMALL)
+    page.write((MARGIN, top + GAP // 2), shorten_text(COMPONENTS_LEGEND, SMALL, page.width - 2 * MARGIN), GREY, SMALL)
 
 
 def describe_classes(concept: Concept) -> str:
     """List the classes to which a concept matters, and those whose scores it raises, with the increases."""
     important = [f"{one.total:.0%} of {one.label}" for one in concept.importances if one.total is not None]
-    raised = ", ".join(f"{one.label} +{one.rise:.2g}" for one in concept.classes)
-    return ": ".join(filter(None, [", ".join(important), raised]))
+    raised = [f"{one.label} +{one.rise:.2g}" for one in concept.classes]
+    return ": ".join(", ".join(some) for some in (important, raised) if some)
 
 
 def _mark_concepts(

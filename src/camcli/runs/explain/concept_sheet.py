@@ -36,7 +36,13 @@ MAX_SIDE = 512
 
 @dataclass(frozen=True, slots=True)
 class KeptImage:
-    """What is kept of an image: its name, the model's input as pixels, and the sides of that input."""
+    """Image that waits for its concepts.
+
+    Attributes:
+        name: its name.
+        pixels: the model's input as pixels, perhaps smaller.
+        size: height and width of that input.
+    """
 
     name: str
     pixels: UInt8[np.ndarray, "h w 3"]
