@@ -148,7 +148,7 @@ def dff(
     importances = None
     if logits_from_layer is not None and importance:
         rebuild = partial(_rebuild_weakened, maps, directions, act)
-        importances = find_total_indices(logits_from_layer, rebuild, concepts, importance, maps)
+        importances = find_total_indices(logits_from_layer, rebuild, concepts, importance, maps, seed=0)
     return Concepts(grids, kept, negative, *raised, importances=importances)
 
 

@@ -22,6 +22,7 @@ def find_total_indices(
     count: int,
     designs: int,
     like: Tensor,
+    seed: int | None = None,
 ) -> Float[Tensor, "n k *classes"]:
     """Estimate the total Sobol index of each of ``count`` factors: 1 / (2 N V(y_A)) sum_j (y(A_j) - y(C_j))^2.
 
@@ -34,6 +35,8 @@ def find_total_indices(
         count: number of factors.
         designs: number of points, from 4 on: the first two of a sequence are the same in A and in B.
         like: a tensor with the dtype and the device of the points.
+        seed: of a scrambled sequence (Owen 1998), whose first points are even in many dimensions too; None for a plain
+            one, of whose 32 first points some dimensions hardly differ where there are more than a few.
 
     Raises:
         RequestError: a Sobol sequence has no numbers for so many factors.
@@ -43,7 +46,8 @@ def find_total_indices(
             f"{count} factors are out of range", f"a Sobol sequence has numbers for {SobolEngine.MAXDIM // 2} at most"
         )
     with torch.device("cpu"):  # whatever the caller's default device is
-        points = SobolEngine(2 * count).draw(designs).to(like)  # type: ignore[no-untyped-call]
+        engine = SobolEngine(2 * count, scramble=seed is not None, seed=seed)  # type: ignore[no-untyped-call]
+        points = engine.draw(designs).to(like)
     first, second = points[:, :count], points[:, count:]
     all_points = itertools.chain(first, _replace_one_by_one(first, second))
     scores = answers(Counted(map(make_variant, all_points), designs * (count + 1)))

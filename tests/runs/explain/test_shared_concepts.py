@@ -194,3 +194,18 @@ def test_a_target_is_not_looked_up_where_maps_belong_to_no_class(go: Go, target:
     assert "a target has no effect" in " ".join(facts()["notes"])
     with pytest.raises(RequestError, match="no such class"):
         go("in", out="both", target=("no such class",), method="gradcam,dff", layers=("stem",), options=("concepts=3",))
+
+
+@pytest.mark.usefixtures("set_of_three")
+def test_importance_is_recorded_for_the_targets(go: Go) -> None:
+    options = ("concepts=3", "importance=256")
+    go("in", method="dff", layers=("stem",), options=options, target=("red", "green"))
+    for row in ledger():
+        for concept in row["concepts"]:
+            assert [one["label"] for one in concept["importances"]] == ["red", "green"]
+    # Red beside green: what speaks for red is all that red's score varies by.
+    row = next(one for one in ledger() if one["name"] == "in/a.png")
+    red = next(one for one in row["concepts"] if one["classes"] and one["classes"][0]["label"] == "red")
+    assert [one["total"] for one in red["importances"]] == [pytest.approx(1, abs=0.05), pytest.approx(0, abs=0.01)]
+    with pytest.raises(RequestError, match="'purple'"):
+        go("in", method="dff", layers=("stem",), options=options, target=("purple",), out="other")

@@ -112,7 +112,7 @@ def find_concepts(
         return results
     rows = [row for row in range(len(results)) if not read_scores(forward.predictions, row).isnan().any()]
     explained: list[list[int]] = []
-    if any(method.finds_concepts and method.options.get("importance") for method in setup.bound_methods):
+    if any(method.ranks_concepts for method in setup.bound_methods):
         classes = choose_classes()
         for row in rows:
             if isinstance(error := classes[row], PictureError):

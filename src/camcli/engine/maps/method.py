@@ -97,6 +97,11 @@ class BoundMethod:
         return self.row.kind == "concept"
 
     @property
+    def ranks_concepts(self) -> bool:
+        """True if it is asked how much each concept matters to the classes explained."""
+        return self.finds_concepts and bool(self.options.get("importance"))
+
+    @property
     def signal_names(self) -> frozenset[str]:
         """Names of all signals that the method needs."""
         return frozenset(name for formula in self.formulas for name in formula.signal_names)

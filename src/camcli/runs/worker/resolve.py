@@ -77,8 +77,10 @@ def resolve_job(
     """
     given = read_prompts(job)
     bound_methods = bind_methods(job.method, job.options)
-    # Where all methods find concepts, which belong to no class, a target is not looked up: it may name none.
-    named = (AUTO,) if all(one.finds_concepts for one in bound_methods) else job.target
+    # Where all methods find concepts, which belong to no class, a target is not looked up: it may name none. But it
+    # says to which classes they matter, if that is asked.
+    classless = all(one.finds_concepts and not one.ranks_concepts for one in bound_methods)
+    named = (AUTO,) if classless else job.target
     wanted = tuple(("all" if given else "predicted") if word == AUTO else word for word in named)
     rows = [parse_target(word)[0] for word in wanted]
     top_channels = targets.count_top_channels(wanted)
