@@ -100,10 +100,7 @@ def load(
     place, name, make = _find_source(model, preprocess or None, labels)
     _check_prompts(model, place, text, contrast or template, text_tower)
     if trust_remote_code and place != "hf":
-        raise RequestError(
-            f"{model} brings no code of its own along" if isinstance(model, str) else "a module brings no files along",
-            "trust_remote_code is for models of transformers, hf:...: leave it out",
-        )
+        raise _nothing_to_trust_error(model)
     # A wrapper's scores may be at another path than the model's, so `output` is then the wrapper's.
     own_output = "" if wrap else output
     spec = ModelSpec(
@@ -134,6 +131,13 @@ def load(
     # With a text tower, `output` has been applied already, to the features.
     path = "" if text_tower and not wrap else output
     return _set_labels(_set_activation(_complete(network, messages, path, min_score, crop), activation), labels)
+
+
+def _nothing_to_trust_error(model: object) -> RequestError:
+    return RequestError(
+        f"{model} brings no code of its own along" if isinstance(model, str) else "a module brings no files along",
+        "trust_remote_code is for models of transformers, hf:...: leave it out",
+    )
 
 
 def _find_source(
