@@ -93,12 +93,13 @@ def road(
         seed: of the noise, and of the order of equal pixels.
     """
     check_at_least(1, steps=steps)
+    # The same for each map, whatever else is in the batch.
+    noises = np.float32(noise) * np.random.default_rng(seed).standard_normal(image.shape, np.float32)
 
     def compute(ranks: Int64[np.ndarray, "m h w"]) -> Float64[np.ndarray, "m t"]:
         def remove(share: float) -> Float32[np.ndarray, "m d h w"]:
             removed = ranks < round(share * image[0].size)
-            # The same noise for each map, whatever else is in the batch.
-            return np.stack([*pool.map(lambda one: impute(image, one, noise, np.random.default_rng(seed)), removed)])
+            return np.stack([*pool.map(lambda one: impute(image, one, noises), removed)])
 
         with ThreadPoolExecutor() as pool:
             scores = [*score_of(remove((step + 0.5) / steps) for step in range(steps))]

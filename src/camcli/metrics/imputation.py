@@ -24,7 +24,7 @@ CHANNELS = 4
 
 
 def impute(
-    image: Float32[np.ndarray, "d h w"], removed: Bool[np.ndarray, "h w"], noise: float, rng: np.random.Generator
+    image: Float32[np.ndarray, "d h w"], removed: Bool[np.ndarray, "h w"], noise: Float32[np.ndarray, "d h w"]
 ) -> Float32[np.ndarray, "d h w"]:
     """Replace the removed pixels: each the weighted mean of its neighbours, which may be removed too, and some noise.
 
@@ -34,16 +34,14 @@ def impute(
     Args:
         image: the image.
         removed: pixels to replace; not all.
-        noise: standard deviation of the noise.
-        rng: source of the noise.
+        noise: what is added to those that are replaced.
     """
     known = np.where(removed, np.float32(0), image)
     filled = np.empty_like(known)
     for first in range(0, len(image), CHANNELS):
         some = slice(first, first + CHANNELS)
         filled[some] = _solve(np.stack([*known[some]], -1), removed, MAX_CYCLES).transpose(2, 0, 1)
-    filled += np.float32(noise) * rng.standard_normal(filled.shape, np.float32) * removed
-    return filled
+    return np.asarray(np.add(filled, noise, out=filled, where=removed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +64,13 @@ class _Grid:
         neighbours *= self.inside
         return np.asarray(np.subtract(self.sums * values, neighbours, out=neighbours))
 
+    def subtract(
+        self, target: Float32[np.ndarray, "h w d"], values: Float32[np.ndarray, "h w d"]
+    ) -> Float32[np.ndarray, "h w d"]:
+        """Return what is left of the right-hand side for values."""
+        applied = self.apply(values)
+        return np.asarray(np.subtract(target, applied, out=applied))
+
     def smooth(
         self, values: Float32[np.ndarray, "h w d"] | None, target: Float32[np.ndarray, "h w d"]
     ) -> Float32[np.ndarray, "h w d"]:
@@ -78,8 +83,7 @@ class _Grid:
             found = _add_neighbours(values)
             found *= self.steps
             found += added
-            found += (1 - DAMPING) * values
-            values = found
+            values = _add_scaled(found, float(1 - DAMPING), values)
         assert values is not None
         return values
 
@@ -92,21 +96,22 @@ def _solve(
         return known
     grids = _make_grids(removed, known.shape[2])
     target = grids[0].inside * _add_neighbours(known)
-    limit = TOLERANCE * np.abs(target).max()
-    found: Float32[np.ndarray, "h w d"] = grids[0].inside * _guess(known, removed)
-    left = target - grids[0].apply(found)
+    limit = TOLERANCE * cv2.norm(target, cv2.NORM_INF)
+    found = _guess(known, removed)
+    found *= grids[0].inside
+    left = grids[0].subtract(target, found)
     direction, before, size = np.zeros_like(left), left, 1.0
     for _ in range(max_cycles):
-        if np.abs(left).max() <= limit:
+        if cv2.norm(left, cv2.NORM_INF) <= limit:
             break
         step = _cycle(left, grids)
         # The flexible form (Polak and Ribiere), since a cycle is only nearly symmetric.
-        direction = step + np.float32(np.vdot(step, left - before) / size) * direction
+        direction = _add_scaled(step.copy(), float(np.vdot(step, left - before)) / size, direction)
         change = grids[0].apply(direction)
-        length = np.float32(np.vdot(left, direction) / np.vdot(direction, change))
+        length = float(np.vdot(left, direction) / np.vdot(direction, change))
         before, size = left, float(np.vdot(step, left))
-        found = found + length * direction
-        left = left - length * change
+        found = _add_scaled(found, length, direction)
+        left = _add_scaled(left.copy(), -length, change)
     found += known
     return found
 
@@ -136,9 +141,12 @@ def _cycle(target: Float32[np.ndarray, "h w d"], grids: Sequence[_Grid]) -> Floa
     values = grid.smooth(None, target)
     if coarser:
         # A pixel twice as wide: the same second derivative is four times the difference.
-        left = _resize(target - grid.apply(values), coarser[0].inside.shape, cv2.INTER_AREA)
+        left = _resize(grid.subtract(target, values), coarser[0].inside.shape, cv2.INTER_AREA)
         left *= 4 * coarser[0].inside
-        values = values + grid.inside * _resize(_cycle(left, coarser), grid.inside.shape, cv2.INTER_LINEAR)
+        correction = _resize(_cycle(left, coarser), grid.inside.shape, cv2.INTER_LINEAR)
+        correction *= grid.inside
+        correction += values
+        values = correction
     return grid.smooth(values, target)
 
 
@@ -158,6 +166,14 @@ def _add_neighbours(values: Float32[np.ndarray, "h w d"]) -> Float32[np.ndarray,
     # OpenCV drops a single channel.
     found = cv2.filter2D(values, -1, NEIGHBOURS, borderType=cv2.BORDER_CONSTANT)
     return np.asarray(found).reshape(values.shape)
+
+
+def _add_scaled(
+    values: Float32[np.ndarray, "h w d"], factor: float, added: Float32[np.ndarray, "h w d"]
+) -> Float32[np.ndarray, "h w d"]:
+    """Add an array times a factor to values, in place and in one pass; return them."""
+    cv2.scaleAdd(added, factor, values, dst=values)
+    return values
 
 
 def _resize(
