@@ -178,7 +178,8 @@ def _check_foreign_prefix(model: str) -> None:
     if "/" in prefix:
         raise RequestError(
             f"{model!r} is a name of torch.hub, which camcli does not read, since it runs downloaded code",
-            f"many of its networks are here too: camcli models '*{name}*'; or load it yourself: {OWN_FUNCTION_HINT}",
+            f"many of its networks are here too: camcli models '*{name}*'; or name a folder with its files: "
+            f"-m hub:path/to/folder:{name}",
         )
     from camcli.models import user_code
 
