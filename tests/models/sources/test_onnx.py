@@ -10,7 +10,9 @@ import torch
 pytest.importorskip("onnxruntime", reason="it runs the files")
 onnx = pytest.importorskip("onnx", reason="it writes and cuts the files")
 
+from commands import do  # noqa: E402
 from onnx_files import CLASSES, SIDE, Residual, make_model, wrap  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import camcli  # noqa: E402
 from camcli.models.sources import onnx_module  # noqa: E402
@@ -188,3 +190,27 @@ def test_explain_takes_words_and_a_preprocessing(folder, net):
     exact = camcli.Preprocess((SIDE, SIDE), (0.5,) * 3, (0.25,) * 3)
     [one], [other] = (list(camcli.explain([image], model="net.onnx", preprocess=way)) for way in (WORDS, exact))
     np.testing.assert_array_equal(one.map, other.map)
+
+
+def test_other_commands_take_it_too(folder, net):
+    save(make_model(net))
+    save(make_model(net, quantized=True))
+    onnx.save(make_model(net), "float.onnx")
+    Image.fromarray(np.full((SIDE, SIDE, 3), 200, np.uint8)).save("a.png")
+    words = ("--preprocess", WORDS, "a.png", "--out", "out")
+    assert do("compare", "-m", "net.onnx", "-m", "float.onnx", "--method", "recipro-cam", *words).exit_code == 0
+    assert (
+        do(
+            "evaluate",
+            "-m",
+            "net.onnx",
+            "--method",
+            "eigencam",
+            "--metrics",
+            "deletion-mean",
+            *words[:3],
+            "--out",
+            "measured",
+        ).exit_code
+        == 0
+    )
