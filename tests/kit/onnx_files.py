@@ -38,7 +38,7 @@ def quantize(name: str) -> list[onnx.NodeProto]:
     """Return the nodes that round a tensor to 8 bits, ``<name>_q``, and back, ``<name>_dq``."""
     scale = ["scale", "zero"]
     return [
-        helper.make_node("QuantizeLinear", [name, *scale], [f"{name}_q"]),
+        helper.make_node("QuantizeLinear", [name, *scale], [f"{name}_q"], name=f"{name}_round"),
         helper.make_node("DequantizeLinear", [f"{name}_q", *scale], [f"{name}_dq"]),
     ]
 

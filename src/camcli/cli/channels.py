@@ -28,7 +28,20 @@ NUMBER_PATTERN = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
-    *("model", "inputs", "layers", "channels", "values", "weights", "size", "crop", "layout", "call", "placement"),
+    *(
+        "model",
+        "inputs",
+        "layers",
+        "channels",
+        "values",
+        "weights",
+        "size",
+        "crop",
+        "preprocess",
+        "layout",
+        "call",
+        "placement",
+    ),
     *("output", "out", "sort", "top", "pictures", "colormap", "alpha", "decode", "background", "range", "pages"),
     "every",
     *("limit", "overwrite", "batch_size", "workers", "timeout", "device", "precision", "linear"),

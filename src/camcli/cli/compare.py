@@ -35,6 +35,7 @@ OPTIONS = (
         "trust_remote_code",
         "size",
         "crop",
+        "preprocess",
         "wrap",
     ),
     *METHOD_OPTIONS,

@@ -17,7 +17,19 @@ from camcli.runs.record.outcome import Counts
 
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
-    *("inputs", "model", "weights", "labels", "size", "crop", "target", "targets", "activation", "confidence"),
+    *(
+        "inputs",
+        "model",
+        "weights",
+        "labels",
+        "size",
+        "crop",
+        "preprocess",
+        "target",
+        "targets",
+        "activation",
+        "confidence",
+    ),
     *("out", "side", "count", "decode", "background", "range", "pages", "limit"),
     *("batch_size", "workers", "timeout", "device", "precision", "linear", "seed", "null_separated", "debug", "quiet"),
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from camcli.base import weight_files
 from camcli.base.errors import RequestError, did_you_mean, find_nearest
 from camcli.methods import METHODS
-from camcli.models import BUNDLED_MODEL, SOURCES, SUFFIXES, names_cache
+from camcli.models import BUNDLED_MODEL, FILE_SOURCES, SOURCES, SUFFIXES, names_cache
 
 SEARCH_ORDER = ("timm", "torchvision", "open_clip", "bundled")  # for a name without a source
 TIMM_SCHEMES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes for models outside its registry
@@ -69,6 +69,12 @@ def check_name(model: str, by_listing: bool = False) -> None:
 def find_source_by_suffix(model: str) -> str:
     """Return the source of a model that is named by its file alone; empty if it is not."""
     return SUFFIXES.get(Path(model).suffix.lower(), "") if model.partition(":")[0] not in SOURCES.names() else ""
+
+
+def is_weights_file(model: str) -> bool:
+    """Return whether a model's name is that of a file of weights, and not one of a whole network (``net.onnx``)."""
+    is_whole = find_source_by_suffix(model) or model.partition(":")[0] in FILE_SOURCES
+    return bool(weight_files.weight_suffix(model)) and not is_whole
 
 
 def check_is_no_file(name: str) -> None:
@@ -178,7 +184,8 @@ def _check_foreign_prefix(model: str) -> None:
     if "/" in prefix:
         raise RequestError(
             f"{model!r} is a name of torch.hub, which camcli does not read, since it runs downloaded code",
-            f"many of its networks are here too: camcli models '*{name}*'; or load it yourself: {OWN_FUNCTION_HINT}",
+            f"many of its networks are here too: camcli models '*{name}*'; or name a folder with its files: "
+            f"-m hub:path/to/folder:{name}",
         )
     from camcli.models import user_code
 

@@ -99,10 +99,7 @@ def load(
         _check_head(head, pool, activation, text)
     place, name, make = _find_source(model, preprocess or None, labels)
     _check_prompts(model, place, text, contrast or template, text_tower)
-    if trust_remote_code and place != "hf":
-        raise _nothing_to_trust_error(model)
-    # A wrapper's scores may be at another path than the model's, so `output` is then the wrapper's.
-    own_output = "" if wrap else output
+    _check_remote_code(model, place, trust_remote_code)
     spec = ModelSpec(
         name=name,
         weights=weights,
@@ -114,7 +111,8 @@ def load(
         trust_remote_code=trust_remote_code,
         seed=seed,
         size=parse_size(size),
-        output=own_output,
+        # A wrapper's scores may be at another path than the model's, so `output` is then the wrapper's.
+        output="" if wrap else output,
         min_score=min_score,
         head=head,
         pool=pool,
@@ -131,13 +129,6 @@ def load(
     # With a text tower, `output` has been applied already, to the features.
     path = "" if text_tower and not wrap else output
     return _set_labels(_set_activation(_complete(network, messages, path, min_score, crop), activation), labels)
-
-
-def _nothing_to_trust_error(model: object) -> RequestError:
-    return RequestError(
-        f"{model} brings no code of its own along" if isinstance(model, str) else "a module brings no files along",
-        "trust_remote_code is for models of transformers, hf:...: leave it out",
-    )
 
 
 def _find_source(
@@ -226,6 +217,14 @@ def _set_eval(network: Network) -> None:
     """Set the module to evaluation mode unless it is shared, in which case that is done for each explanation."""
     if not network.shared:
         network.module.eval()
+
+
+def _check_remote_code(model: str | Network | nn.Module, source: str, trusted: bool) -> None:
+    if trusted and source != "hf":
+        raise RequestError(
+            f"{model} brings no code of its own along" if isinstance(model, str) else "a module brings no files along",
+            "trust_remote_code is for models of transformers, hf:...: leave it out",
+        )
 
 
 def _check_prompts(

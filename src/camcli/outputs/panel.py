@@ -319,7 +319,10 @@ def _place_scale(page: Page, map: np.ndarray, style: Style, fine: bool, top: int
     page.place_image(MARGIN, top, apply_colormap(ramp, style.colormap))
     low = float(rectify(map).min()) if style.normalize == "range" else 0.0
     high = full_scale(map, style, fine)
-    for share in _choose_ticks(low, high) if high else ():
+    # The first value begins at its tick and the next has its middle there: they must not touch.
+    widest = max(measure_text(format_value(low + share * (high - low)), SMALL) for share in TICKS)
+    ticks = TICKS if 1.5 * widest + GAP / 2 <= TICKS[1] * BAR[0] else TICKS[::2]
+    for share in ticks if high else ():
         x, down = MARGIN + share * (BAR[0] - 1), top + BAR[1]
         page.fill((x, down, x, down + 3), GREY)
         anchor = {0.0: "l", 1.0: "r"}.get(share, "m") + "a"
@@ -327,13 +330,6 @@ def _place_scale(page: Page, map: np.ndarray, style: Style, fine: bool, top: int
     left = MARGIN + BAR[0] + GAP
     words = shorten_text(describe_scale(map, style, fine), SMALL, page.width - MARGIN - left)
     page.write((left, top + BAR[1] / 2), words, GREY, SMALL, "lm")
-
-
-def _choose_ticks(low: float, high: float) -> tuple[float, ...]:
-    """Return the shares of the bar that have a tick: every other one where their values would touch one another."""
-    widest = max(measure_text(format_value(low + share * (high - low)), SMALL) for share in TICKS)
-    # The first value begins at its tick, the next has its middle there.
-    return TICKS if 1.5 * widest + GAP / 2 <= TICKS[1] * BAR[0] else TICKS[::2]
 
 
 def _place_legend(page: Page, explanation: Explanation, style: Style, top: int) -> None:

@@ -10,9 +10,12 @@ import torch
 pytest.importorskip("onnxruntime", reason="it runs the files")
 onnx = pytest.importorskip("onnx", reason="it writes and cuts the files")
 
+from commands import do  # noqa: E402
 from onnx_files import CLASSES, SIDE, Residual, make_model, wrap  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import camcli  # noqa: E402
+from camcli.models.sources import onnx_module  # noqa: E402
 from camcli.runs.job.job import Job  # noqa: E402
 
 WORDS = "mean=0.5 std=0.25"
@@ -72,12 +75,19 @@ def test_layers_are_what_all_behind_them_is_computed_from(folder, net):
     assert camcli.Explainer(network)(noise(1), 0)[0][0].layer == "act2/Relu"
 
 
-def test_a_quantised_graph_is_cut_without_changing_a_bit(folder, net):
+def test_a_quantised_graph_is_cut_without_changing_a_bit(folder, net, monkeypatch):
+    """As the graph says it; what ONNX Runtime fuses may round otherwise."""
     import onnxruntime
 
+    def open_session(model):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return onnxruntime.InferenceSession(model, options)
+
+    monkeypatch.setattr(onnx_module, "open_session", open_session)
     network = save(make_model(net, quantized=True))
     assert [name for name, _ in network.module.named_children()] == ["act1/Relu", "act2/Relu", "scores"]
-    session = onnxruntime.InferenceSession("net.onnx")
+    session = open_session("net.onnx")
     whole = session.run(None, {"images": noise(4).numpy()})[0]
     np.testing.assert_array_equal(network.module(noise(4)).numpy(), whole)
     layer = network.module.get_submodule("act1/Relu")(noise(1))
@@ -180,3 +190,27 @@ def test_explain_takes_words_and_a_preprocessing(folder, net):
     exact = camcli.Preprocess((SIDE, SIDE), (0.5,) * 3, (0.25,) * 3)
     [one], [other] = (list(camcli.explain([image], model="net.onnx", preprocess=way)) for way in (WORDS, exact))
     np.testing.assert_array_equal(one.map, other.map)
+
+
+def test_other_commands_take_it_too(folder, net):
+    save(make_model(net))
+    save(make_model(net, quantized=True))
+    onnx.save(make_model(net), "float.onnx")
+    Image.fromarray(np.full((SIDE, SIDE, 3), 200, np.uint8)).save("a.png")
+    words = ("--preprocess", WORDS, "a.png", "--out", "out")
+    assert do("compare", "-m", "net.onnx", "-m", "float.onnx", "--method", "recipro-cam", *words).exit_code == 0
+    assert (
+        do(
+            "evaluate",
+            "-m",
+            "net.onnx",
+            "--method",
+            "eigencam",
+            "--metrics",
+            "deletion-mean",
+            *words[:3],
+            "--out",
+            "measured",
+        ).exit_code
+        == 0
+    )

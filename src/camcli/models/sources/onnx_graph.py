@@ -157,7 +157,7 @@ class Graph:
             return []
         whole = NodeProto()
         whole.CopyFrom(node)
-        whole.output[0] = f"{name}/camcli_quantized"
+        whole.name, whole.output[0] = "", f"{name}/camcli_quantized"
         options = {
             one.name: helper.get_attribute_value(one) for one in node.attribute if one.name in ("axis", "block_size")
         }

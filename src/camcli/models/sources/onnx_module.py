@@ -21,6 +21,8 @@ def open_session(model: bytes | str | os.PathLike[str]) -> onnxruntime.Inference
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # what it warns of are ways to be faster
     options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that wait for the next part would take the time of those that run this one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     given = model if isinstance(model, bytes) else os.fspath(model)
     return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from camcli.base.errors import RequestError, did_you_mean
-from camcli.base.weight_files import weight_suffix
 from camcli.base.words import count_of
 from camcli.engine import factors
 from camcli.models import BUNDLED_MODEL
+from camcli.models.check_name import is_weights_file
 from camcli.runs.job.check import check_panel_size
 from camcli.runs.job.job import Job
 from camcli.runs.job.option import MODEL, OUTPUT, option
@@ -119,7 +119,7 @@ class CompareJob:
         if not self.model:
             raise RequestError("no model is named", "name one: --model resnet50")
         self._check_axes()
-        files = [name for name in self.model if weight_suffix(name)]
+        files = [name for name in self.model if is_weights_file(name)]
         if files and (self.weights or files[0] == self.model[0]):
             raise RequestError(
                 f"the model {files[0]!r} is a file of weights, which does not name its model",
@@ -181,7 +181,7 @@ class CompareJob:
         if not self.weights:
             found: list[tuple[str, str]] = []
             for name in self.model:
-                found.append((found[-1][0], name) if weight_suffix(name) else (name, ""))
+                found.append((found[-1][0], name) if is_weights_file(name) else (name, ""))
             return [*dict.fromkeys(found)]
         weights = [("" if one == PRETRAINED else one) for one in self.weights or ("",)]
         count = max(len(self.model), len(weights))
