@@ -24,8 +24,13 @@ SIZES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320, "d_fine": 25
 
 
 def models() -> list[str]:
-    """Every architecture of torchvision and transformers that finds boxes: ``torchvision:fcos_resnet50_fpn``, ..."""
-    names = torchvision.models.list_models(module=torchvision.models.detection)
+    """Every architecture of torchvision and transformers that finds boxes: ``torchvision:fcos_resnet50_fpn``, ...
+
+    Second versions of torchvision's differ in their training and heads, and have the levels of the first.
+    """
+    names = [
+        name for name in torchvision.models.list_models(module=torchvision.models.detection) if not name.endswith("_v2")
+    ]
     types = (*hf_detectors.FAMILIES, *hf_text_detectors.FAMILIES)
     return [*(f"torchvision:{name}" for name in sorted(names)), *(f"hf:{one}" for one in sorted(types))]
 
