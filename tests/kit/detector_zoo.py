@@ -26,7 +26,8 @@ SIZES = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320, "d_fine": 25
 def models() -> list[str]:
     """Every architecture of torchvision and transformers that finds boxes: ``torchvision:fcos_resnet50_fpn``, ...
 
-    Second versions of torchvision's differ in their training and heads, and have the levels of the first.
+    Second versions of torchvision's differ in their training and heads, and have the levels of the first. SSD300 is
+    left out: its VGG takes minutes, and SSDLite stands for it.
     """
     names = [
         name for name in torchvision.models.list_models(module=torchvision.models.detection) if not name.endswith("_v2")
