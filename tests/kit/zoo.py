@@ -325,9 +325,9 @@ ABOUT = {
     "open_clip": "A model of each kind of image encoder, with random embeddings in place of prompts.",
     "hf": "A small configuration of every architecture of transformers 5.24 with an image-classification head; "
     "`model` is the `model_type` in its `config.json`.",
-    "detectors": "Every detector of torchvision but SSD300 (second versions have the levels of the first), at an input "
-    "of 256 pixels where it takes that, and a small configuration of every type of transformers that is read. A level of a "
-    "single row or column is not checked.",
+    "detectors": "Every detector of torchvision but SSD300 (second versions have the levels of the first), at an "
+    "input of 256 pixels where it takes that, and a small configuration of every type of transformers that is read. "
+    "A level of a single row or column is not checked.",
 }
 DETECTORS_HEAD = """| library | model | input | layers | read as |
 |---|---|---|---|---|"""

@@ -165,7 +165,7 @@ class Preprocess:
         if self.interpolation == "nearest":  # single pixels are picked: means must not replace them
             return 1.0
         resized_height, resized_width = self._find_resized_size(width, height)
-        width, height = self._find_padded_size(width, height)
+        width, height = _find_padded_size(self.fit, width, height)
         return min(
             width / resized_width / REDUCING_GAP,
             height / resized_height / REDUCING_GAP,
@@ -199,7 +199,7 @@ class Preprocess:
     def view(self, width: int, height: int) -> View:
         """Return the view that the model has of an image of this size."""
         (resized_height, resized_width), (top, left) = self._plan(width, height)
-        wide, high = self._find_padded_size(width, height)
+        wide, high = _find_padded_size(self.fit, width, height)
         across, down = wide / resized_width, high / resized_height
         bottom, right = top + self.size[0], left + self.size[1]
         return View((height, width), self.size, (left * across, top * down, right * across, bottom * down))
@@ -213,10 +213,6 @@ class Preprocess:
         if self.corner:
             top, left = max(top, 0), max(left, 0)
         return resized, (top, left)
-
-    def _find_padded_size(self, width: int, height: int) -> tuple[int, int]:
-        """Return the width and height of what is resized of an image of this size."""
-        return (max(width, height),) * 2 if self.fit == "padded" else (width, height)
 
     def _find_resized_size(self, width: int, height: int) -> tuple[int, int]:
         target_height, target_width = self.resize
@@ -305,6 +301,11 @@ def _to_planes(picture: Image.Image) -> Tensor:
     """Return an image's values, ``(d, h, w)``."""
     levels = np.array(picture)
     return torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis]).permute(2, 0, 1).contiguous()
+
+
+def _find_padded_size(fit: Fit, width: int, height: int) -> tuple[int, int]:
+    """Return the width and height of what is resized of an image of this size."""
+    return (max(width, height),) * 2 if fit == "padded" else (width, height)
 
 
 def _pad_to_square(
