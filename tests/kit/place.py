@@ -13,7 +13,7 @@ import torch
 from networks import calibrated
 from torch import Tensor, nn
 
-from camcli.engine.hooks.capture import capture_activations
+from camcli.engine.hooks.capture import capture_activations, find_layer
 from camcli.engine.hooks.state import frozen
 from camcli.engine.layers.layout import Layout, to_nchw
 
@@ -80,7 +80,9 @@ def place(module: nn.Module, layer: str, layout: Layout, size: tuple[int, int], 
     shape = (copies, 3, *size)
     calibrated(module, _noise((CALIBRATION, 3, *size), 3))
     images, change = _noise(shape, 1), _noise(shape, 2) * STEP
-    with torch.no_grad(), frozen(module), capture_activations({layer: module.get_submodule(layer)}) as activations:
+    part, tensor = find_layer(module, layer)
+    captured = capture_activations({layer: part}, tensor_names={layer: tensor})
+    with torch.no_grad(), frozen(module), captured as activations:
 
         def say(batch: Tensor) -> Tensor:
             module(batch)
@@ -90,8 +92,8 @@ def place(module: nn.Module, layer: str, layout: Layout, size: tuple[int, int], 
         answers = []
         for quadrant in range(4):
             moved = images.clone()
-            part = (..., *_part(size, quadrant))
-            moved[part] += change[part]
+            where = (..., *_part(size, quadrant))
+            moved[where] += change[where]
             answers.append((say(moved) - still).abs())
     heard = torch.stack(answers)
     # Each number of each copy counts alike: by size, one that has nearly died and is divided by itself would drown all.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import detector_zoo
+import hf_detectors
 import hf_zoo
 import numpy as np
 import torch
@@ -89,6 +91,7 @@ def families() -> tuple[Family, ...]:
         *(Family("torchvision", _module(name), f"torchvision:{name}") for name in classifiers()),
         *(Family("open_clip", kind, f"open_clip:{name}") for kind, name in OPEN_CLIP.items()),
         *(Family("hf", name, f"hf:{name}") for name in hf_zoo.FAMILIES),
+        *(Family("detectors", name.partition(":")[0], f"detectors:{name}") for name in detector_zoo.models()),
     )
 
 
@@ -137,7 +140,7 @@ class Finding:
 
     Attributes:
         input: the model's input.
-        layer: the default layer.
+        layer: the default layer; of a detector all levels.
         layout: how it is read.
         guided: what guided backprop does.
         oblong: the grid of an input that is not square, or why there is none; empty where it was not tried.
@@ -160,6 +163,8 @@ def examine(model: str) -> Finding:
         AssertionError: it breaks one.
         RequestError: it is refused.
     """
+    if family(model).library == "detectors":
+        return Finding(*detector_zoo.examine(model.partition(":")[2]))
     whole = model not in siblings()
     network = load(model, str(SMALLER.get(model, ""))) if whole else _small(model)
     height, width = network.preprocess.size
@@ -298,8 +303,10 @@ larger variants of a torchvision model only have their maps and their placement 
 - **not square**: the grid for such an input; "square only" where the library cannot give the model one; empty where it
   was not tried.
 
-torchvision's segmentation and detection models are compared with gradients written out by hand instead, in
-`tests/targets/test_segmentation_and_detection.py` and `tests/targets/test_output_spec.py`. Volumes and videos are
+Of detectors only the placement is checked, of every level that boxes are read from, or of the default layer.
+torchvision's segmentation and detection models are compared with gradients written out by hand too, in
+`tests/targets/test_segmentation_and_detection.py` and `tests/targets/test_output_spec.py`, those of transformers in
+`tests/models/sources/test_hf_detection.py` and `test_hf_text_detection.py`. Volumes and videos are
 refused, because a map lies in the image plane.
 
 ## A family that needs special treatment
@@ -318,7 +325,12 @@ ABOUT = {
     "open_clip": "A model of each kind of image encoder, with random embeddings in place of prompts.",
     "hf": "A small configuration of every architecture of transformers 5.24 with an image-classification head; "
     "`model` is the `model_type` in its `config.json`.",
+    "detectors": "Every detector of torchvision but SSD300 (second versions have the levels of the first), at an "
+    "input of 256 pixels where it takes that, and a small configuration of every type of transformers that is read. "
+    "A level of a single row or column is not checked.",
 }
+DETECTORS_HEAD = """| library | model | input | layers | read as |
+|---|---|---|---|---|"""
 HEAD = """| family | model | input | layer | read as | guided backprop | not square |
 |---|---|---|---|---|---|---|"""
 
@@ -326,6 +338,8 @@ HEAD = """| family | model | input | layer | read as | guided backprop | not squ
 def row(one: Family, found: Finding) -> str:
     """The line of a family in the table."""
     model = one.model.partition(":")[2]
+    if one.library == "detectors":
+        return f"| {one.name} | {model} | {found.input} | {found.layer} | {found.layout} |"
     return (
         f"| {one.name} | {model} | {found.input} | `{found.layer}` | {found.layout} | {found.guided} | {found.oblong} |"
     )
@@ -338,7 +352,7 @@ def rows(text: str) -> dict[str, str]:
     for line in text.splitlines():
         if line.startswith("## "):
             library = line.removeprefix("## ").partition(":")[0]
-        elif line.startswith("| ") and not HEAD.startswith(line):
+        elif line.startswith("| ") and not HEAD.startswith(line) and not DETECTORS_HEAD.startswith(line):
             found[f"{library}:{line.split(' | ')[1]}"] = line
     return found
 
@@ -350,7 +364,9 @@ def page(lines: dict[str, str]) -> str:
         members = [one for one in families() if one.library == library]
         have = [one for one in members if one.model in lines]
         parts += [f"## {library}: {len(have)} of {len(members)}", about]
-        parts.append("\n".join([HEAD, *(lines[one.model] for one in have)]))
+        head = DETECTORS_HEAD if library == "detectors" else HEAD
+        parts.append("\n".join([head, *(lines[one.model] for one in have)]))
         parts += [f"{one.model.partition(':')[2]}: {REASONS[one.model]}." for one in have if one.model in REASONS]
-    parts.append("\n".join(["Not in the table:\n", *(f"- {name}: {why}." for name, why in hf_zoo.LEFT_OUT.items())]))
+    left_out = {**hf_zoo.LEFT_OUT, **hf_detectors.LEFT_OUT}
+    parts.append("\n".join(["Not in the table:\n", *(f"- {name}: {why}." for name, why in left_out.items())]))
     return "\n\n".join(parts) + "\n"

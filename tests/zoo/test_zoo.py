@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from camcli.cli import app
 from zoo import EVERYDAY, SMALLER, TABLE, TIMM, families, holds, page, rows, siblings
 
-# Those of transformers, an extra, stand in test_hf_zoo.py.
-REST = [one.model for one in families() if one.model not in EVERYDAY and one.library != "hf"]
+# Those of transformers, an extra, stand in test_hf_zoo.py, detectors in test_detector_zoo.py.
+REST = [one.model for one in families() if one.model not in EVERYDAY and one.library not in ("hf", "detectors")]
 
 
 @pytest.mark.filterwarnings("default")  # the libraries' own, at building

@@ -308,6 +308,11 @@ def _to_planes(picture: Image.Image) -> Tensor:
     return torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis]).permute(2, 0, 1).contiguous()
 
 
+def _find_padded_size(fit: Fit, width: int, height: int) -> tuple[int, int]:
+    """Return the width and height of what is resized of an image of this size."""
+    return (max(width, height),) * 2 if fit == "padded" else (width, height)
+
+
 def _pad_to_square(
     picture: Image.Image, box: tuple[float, float, float, float] | None, fill: float | tuple[float | int, ...]
 ) -> tuple[Image.Image, tuple[float, float, float, float] | None]:

@@ -260,3 +260,10 @@ def test_from_the_shell(words, model_type, sample_images, tmp_path, monkeypatch)
         return
     assert run.exit_code == 0, run.output
     assert list((tmp_path / "out").rglob("*.overlay.jpg"))
+
+
+def test_maps_of_prompts_are_not_compared(tmp_path, sample_images):
+    asked = ["prompts", "-m", f"hf:{save(tmp_path / 'it', 'owlv2')}", "--text", "a cat", "--text", "a dog"]
+    run = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out"), str(sample_images / "chelsea.png")])
+    assert run.exit_code == 2
+    assert "a prompt has several or none" in run.output

@@ -82,7 +82,16 @@ def read_shared_prompts(job: Job) -> tuple[str, ...]:
 
 
 def check_one_map(explainer: Explainer) -> None:
-    """Check that every prompt has one map of its own."""
+    """Check that every prompt has one map of its own.
+
+    Raises:
+        RequestError: it has several, none, or that of every other.
+    """
+    if explainer.output_spec.task == "detect":
+        raise RequestError(
+            "the model finds boxes, of which a prompt has several or none, and maps of prompts cannot be compared",
+            "explain its boxes: camcli explain, with the same prompts",
+        )
     names = ", ".join(row.name for row in explainer.methods)
     if len(explainer.bound_methods) > 1:
         raise RequestError(
