@@ -143,8 +143,8 @@ class Preprocess:
                 plane = Image.fromarray(np.ascontiguousarray(values[..., one[0]]) * np.float32(white))
                 cut[one] = np.asarray(self._resize_and_crop(plane, fill=fill * white / 255))
         planes = np.stack([cut[min(at, values.shape[2] - 1), fill] for at, fill in enumerate(fills)])
-        values = self._normalize(torch.from_numpy(planes), white)
-        return self._blank(values, width, height), self.view(width, height)
+        normalized = self._normalize(torch.from_numpy(planes), white)
+        return self._blank(normalized, width, height), self.view(width, height)
 
     def from_reduced(
         self, picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
