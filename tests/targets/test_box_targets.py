@@ -1,6 +1,7 @@
 """One box of an image: by its rank, or the candidate that lies on a true box, found or missed; from the shell."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from camcli import Job, RequestError
 from camcli.runs.explain.run import Run
+from camcli.runs.record.outcome import Counts
 
 # Candidates are the four quarters of the image; their logits are the colours' means; kept are those above 0.6.
 SCRIPT = """
@@ -96,12 +98,15 @@ def test_a_missed_object_is_explained_by_what_was_considered_there(scene):
     assert missed.score == pytest.approx(0.1)
     assert missed.probability == pytest.approx(1 / (1 + np.exp(-0.1)))
     assert "IoU 1.00" in missed.notes[0]
-    assert "was dropped" in missed.notes[0]
+    assert "was dropped for a better box that overlaps, with the probability 0.52" in missed.notes[0]
     assert (half.label, half.score) == ("red", pytest.approx(0.5))
     assert "IoU 0.50" in half.notes[0]
     assert "is found" in half.notes[0]
     assert "best overlap (IoU) is" in nowhere.error
     assert "true box 3" in nowhere.error
+    assert "of a candidate with the probability 0.61 for red" in nowhere.error
+    [weak] = [one for one in outcomes(true_boxes="boxes.csv", min_score=0.6, out="strict") if one.label == "blue"]
+    assert "was dropped: its probability is 0.52, below --min-score 0.6" in weak.notes[0]
     explained = json.loads(Path("out/run.json").read_text())["explained"]
     assert explained.startswith("the class logit (before sigmoid) of each box")
 
@@ -116,11 +121,29 @@ def test_without_candidates_only_boxes_found_can_be_matched(scene):
 
 def test_boxes_that_cannot_be_explained_are_refused(scene):
     Path("boxes.csv").write_text("image,x0,y0,x1,y1\nother.png,0,0,1,1\n")
+    with pytest.raises(RequestError, match=r"of no image that is there: it names other\.png"):
+        outcomes(true_boxes="boxes.csv")
+    (scene / "other.png").write_bytes((scene / "a.png").read_bytes())
+    Path("boxes.csv").write_text("image,x0,y0,x1,y1\nother.png,0,0,1,1\nmore.png,0,0,1,1\n")
     [one] = outcomes(true_boxes="boxes.csv")
     assert "has no box of it" in one.error
+    assert (
+        json.loads(Path("out/run.json").read_text())["notes"][-1] == "boxes.csv names what is no image here: more.png"
+    )
     with pytest.raises(RequestError, match="a target was given too"):
         outcomes(true_boxes="boxes.csv", target=("red",))
     with pytest.raises(RequestError, match="finds no boxes, so --boxes"):
         Run(Job(inputs=("a.png",), true_boxes="boxes.csv", out="c", device="cpu"))
     with pytest.raises(RequestError, match=r"boxes file 'none.csv' cannot be read"):
         outcomes(true_boxes="none.csv", out="d")
+
+
+def test_an_image_with_a_box_that_is_nowhere_has_failed_in_part(scene):
+    Path("boxes.csv").write_text("image,x0,y0,x1,y1,label\na.png,0,0,32,16,red\na.png,20,4,60,30,red\n")
+    job = Job(inputs=("a.png",), out="out", device="cpu", layers=("layer",), layout="nchw", true_boxes="boxes.csv")
+    counts = Counts()
+    with Run(replace(job, model="d.py:detector", method="hirescam", save=("array",))) as run:
+        for some in run:
+            counts.add(some)
+    assert counts.describe() == ["0 done", "1 failed (1 in part)"]
+    assert counts.exit_code == 1

@@ -173,11 +173,22 @@ def test_padding_is_masked_as_in_a_batch_of_several_shapes(tmp_path, model_type)
     assert torch.allclose(ours["boxes"], theirs["boxes"], atol=1e-2)
 
 
+def test_a_border_of_the_paddings_colour_is_of_the_image(tmp_path):
+    network = load(f"hf:{save(tmp_path, 'detr')}")
+    pixels = np.asarray(picture(SIDE, SIDE // 2)).copy()
+    pixels[-9:] = pixels[:, -5:] = network.preprocess.fill
+    values, _ = network.preprocess(Image.fromarray(pixels))
+    shown = find_shown(values[None])[0]
+    assert shown[: SIDE // 2].all()
+    assert not shown[SIDE // 2 :].any()
+    assert not values[:, SIDE // 2 :].any()
+
+
 def test_padding_is_what_has_no_colour_at_the_lower_and_right_edge():
     images = torch.zeros(3, 3, 3, 4)
     images[0, 1, 0, 0] = images[0, 2, 1, 2] = 1
     images[1] = 1
-    shown = find_shown(images, 0.1)
+    shown = find_shown(images)
     assert shown[0].tolist() == [[True] * 3 + [False]] * 2 + [[False] * 4]
     assert shown[1:].all()
 

@@ -3,6 +3,7 @@
 With a stand-in for the library where that is enough; the rest is skipped where it is not installed.
 """
 
+import re
 import sys
 
 import libreyolo_standin as standin
@@ -20,9 +21,12 @@ from camcli.models.sources.libreyolo import FAMILIES, OVERLAP
 # Smallest sizes; those that are not here are alike.
 SMALL = {"yolo9": "t", "yolo9_e2e": "t", "yolox": "n", "yolonas": "s", "rtdetr": "r18", "dfine": "n", "deimv2": "atto"}
 
+# Untrained networks of the others give many boxes one score, of which any may be among the best 300.
+UNTIED = ("yolox", "yolonas")
 
-def picture(width=90, height=61):
-    noise = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+
+def picture(width=90, height=61, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height))
 
 
@@ -163,20 +167,17 @@ def files(library, tmp_path_factory):
             part.momentum = 1.0
             part.train()
         side = made.input_size
-        some = torch.cat([made._preprocess(picture(side, side))[0], made._preprocess(picture(40, 40))[0]])
+        some = torch.cat([made._preprocess(picture(side, side))[0], made._preprocess(picture(side, side, 1))[0]])
         with torch.no_grad():
             made.model(some)
             made.model.eval()
             scaled = some / 255 if name == "yolox" else some
             _, logits, _ = FAMILIES[name].read(made.model, scaled)
             for path, part in made.model.named_modules():
-                if (
-                    getattr(part, "bias", None) is not None
-                    and len(part.bias) == 4
-                    and not {"bbox", "reg", "box"} & {word for word in ("bbox", "reg", "box") if word in path}
-                ):
+                bias = getattr(part, "bias", None)
+                if isinstance(bias, torch.Tensor) and len(bias) == 4 and not re.search("box|reg", path):
                     part.weight.mul_(1 / float(logits.std()))
-                    part.bias.fill_(-4.0 if logits.shape[1] > 1000 else -2.5)
+                    bias.fill_(-4.0 if logits.shape[1] > 1000 else -2.5)
         made.save(str(file))
         return file
 
@@ -204,27 +205,24 @@ def test_every_detector_is_read_or_left_out(library):
 @pytest.mark.parametrize("name", SMALL)
 def test_boxes_are_those_of_its_predictions(library, files, name):
     network, wrapper = load_both(library, files(name), name)
-    image = picture(333, 500)
+    image = picture(500, 500)
     values, view = network.preprocess(image)
     theirs = wrapper._preprocess(image)[0][0]
     assert torch.equal(values * 255 if name == "yolox" else values, theirs)
     with torch.no_grad():
         [ours] = network.module(values[None])
-    predicted = wrapper.predict(image, conf=0.25).boxes
-    sure = ours["scores"] > 0.25
+    predicted = wrapper.predict(image, conf=0.4).boxes
+    sure = ours["scores"] > 0.4
     x0, y0, x1, y1 = view.box
     height, width = network.preprocess.size
     scale = torch.tensor([(x1 - x0) / width, (y1 - y0) / height] * 2)
     boxes = ours["boxes"][sure] * scale + torch.tensor([x0, y0] * 2)
-    boxes = boxes.clamp(min=0).minimum(torch.tensor([333.0, 500] * 2))
-    assert len(boxes) == len(predicted) > 10
-    # In pixels, hundredths of scores, and classes far apart. It takes a side as not rounded to pixels, so boxes differ.
-    rows = [
-        torch.cat([corners, 100 * scores[:, None], 1000 * labels[:, None]], 1)
-        for corners, scores, labels in (
-            (boxes, ours["scores"][sure], ours["labels"][sure]),
-            (predicted.xyxy, predicted.conf, predicted.cls),
-        )
-    ]
-    apart = torch.cdist(*rows, p=float("inf"))
-    assert max(float(apart.amin(axis).max()) for axis in (0, 1)) < 0.5
+    boxes = boxes.clamp(min=0).minimum(torch.tensor(500.0))
+    scores = ours["scores"][sure]
+    assert len(boxes) == len(predicted) > 0
+    assert torch.allclose(scores.sort().values, predicted.conf.sort().values, atol=1e-5)
+    if name in UNTIED:  # in pixels, hundredths of scores, and classes far apart
+        rows = torch.cat([boxes, 100 * scores[:, None], 1000 * ours["labels"][sure, None]], 1)
+        wanted = torch.cat([predicted.xyxy, 100 * predicted.conf[:, None], 1000 * predicted.cls[:, None]], 1)
+        apart = torch.cdist(rows, wanted, p=float("inf"))
+        assert max(float(apart.amin(axis).max()) for axis in (0, 1)) < 1e-2

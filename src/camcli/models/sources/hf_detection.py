@@ -20,13 +20,10 @@ from camcli.engine.layers.levels import find_pyramid_levels
 from camcli.engine.layers.probe import probe_image, probe_layers
 from camcli.engine.layers.ranking import rank_layers
 from camcli.engine.network import Network
-from camcli.images.transform import Preprocess
 from camcli.targets.target import Activation
 
 # Queries and classes, the last of them "no object" for a softmax, of the made-up output that a rule is tried on.
 TRIAL_SHAPE = (1, 150, 4)
-# Half a level of 255 and some rounding: no colour of the padding is further from the mean, in levels.
-HALF_A_LEVEL = 0.55
 # Queries that the processors of Deformable and Conditional DETR keep.
 MOST_KEPT = 100
 # Paths of a backbone and of what holds its stages; each of these returns a tensor for each stage.
@@ -91,28 +88,27 @@ def detect(module: Any, given: dict[str, Tensor]) -> Detected:
 class DetectorForward:
     """A detector's forward that returns what :mod:`camcli.targets.readers.candidates` reads.
 
-    Padding is found in the input: rows at the bottom and columns at the right that have the mean colour throughout. It
-    is set to zero and masked, as transformers does with images of several shapes in a batch, and boxes are relative to
-    the rest.
+    Padding is found in the input: rows at the bottom and columns at the right that are zero throughout, which no colour
+    of an image is (:attr:`camcli.images.transform.Preprocess.blank`). It is masked, as transformers does with images of
+    several shapes in a batch, and boxes are relative to the rest.
 
     Args:
         rule: how queries become boxes.
-        level: greatest distance of the padding's values from zero.
         has_mask: True if the model takes a mask of the pixels that are not padding.
         detect: from the module and its input to logits and boxes.
     """
 
-    def __init__(self, rule: Rule, level: float, has_mask: bool, detect: Callable[..., Detected]) -> None:
-        self._rule, self._level, self._has_mask, self._detect = rule, level, has_mask, detect
+    def __init__(self, rule: Rule, has_mask: bool, detect: Callable[..., Detected]) -> None:
+        self._rule, self._has_mask, self._detect = rule, has_mask, detect
 
     def __call__(self, module: Any, images: Float[Tensor, "n 3 h w"]) -> list[dict[str, Any]]:
         """Run the module; return boxes and candidates of each image."""
         given: dict[str, Tensor] = {"pixel_values": images}
         sizes = torch.tensor([images.shape[-1], images.shape[-2]], device=images.device).expand(len(images), 2)
         if self._has_mask:
-            shown = find_shown(images, self._level)
+            shown = find_shown(images)
             sizes = torch.stack([shown.any(1).sum(1), shown.any(2).sum(1)], dim=1)
-            given = {"pixel_values": images * shown[:, None], "pixel_mask": shown.long()}
+            given = {"pixel_values": images, "pixel_mask": shown.long()}
         logits, boxes = self._detect(module, given)
         corners = to_corners(boxes) * torch.cat([sizes, sizes], 1)[:, None]
         return [self._choose(*one) for one in zip(logits, corners, strict=True)]
@@ -123,16 +119,15 @@ class DetectorForward:
         return {"boxes": boxes[kept], "labels": labels, "scores": scores, "candidates": candidates}
 
 
-def find_shown(images: Float[Tensor, "n c h w"], level: float) -> Bool[Tensor, "n h w"]:
+def find_shown(images: Float[Tensor, "n c h w"]) -> Bool[Tensor, "n h w"]:
     """Return where inputs are not padding: all but the rows at the bottom and columns at the right without a colour.
 
     An image that has no colour anywhere has no padding.
 
     Args:
         images: normalised images.
-        level: greatest distance from zero of a value that is no colour.
     """
-    coloured = (images.detach().abs() > level).any(1)
+    coloured = (images.detach() != 0).any(1)
     rows, columns = (_reach_back(coloured.any(axis)) for axis in (2, 1))
     return (rows[:, :, None] & columns[:, None, :]) | ~coloured.any((1, 2), keepdim=True)
 
@@ -148,25 +143,22 @@ def to_corners(boxes: Float[Tensor, "*k 4"]) -> Float[Tensor, "*k 4"]:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def make_detector(module: Any, processor: Any, preprocess: Preprocess, name: str) -> Rule:
+def make_detector(module: Any, processor: Any, name: str) -> Rule:
     """Make a model return boxes with the queries that they came from, in place; return how they are chosen.
 
     Raises:
         RequestError: its processor makes boxes of its output in a way that is not known.
     """
     rule = _find_rule(processor, name)
-    replace_detection(module, rule, preprocess)
+    replace_detection(module, rule)
     return rule
 
 
-def replace_detection(
-    module: Any, rule: Rule, preprocess: Preprocess, detect: Callable[..., Detected] = detect
-) -> None:
+def replace_detection(module: Any, rule: Rule, detect: Callable[..., Detected] = detect) -> None:
     """Make a model return boxes by a rule, in place, with the queries that they came from."""
-    level = HALF_A_LEVEL / 255 / min(preprocess.std)
     has_mask = "pixel_mask" in inspect.signature(type(module).forward).parameters
     # A bound method, since deepcopy rebinds it to the copy of the module.
-    replace_forward(module, MethodType(DetectorForward(rule, level, has_mask, detect), module))
+    replace_forward(module, MethodType(DetectorForward(rule, has_mask, detect), module))
 
 
 def _find_rule(processor: Any, name: str) -> Rule:

@@ -58,9 +58,9 @@ def build_network(files: ModelFiles, spec: ModelSpec) -> Network:
     native_size = read_image_size(config) or preprocess.size
     activation = "none" if kind == "depth" else choose_activation(model.config)
     if kind == "boxes":
-        activation = hf_detection.make_detector(model, processor, preprocess, files.name).activation
+        activation = hf_detection.make_detector(model, processor, files.name).activation
     elif kind == "prompted boxes":
-        activation, about = "sigmoid", (*about, *hf_text_detection.make_detector(model, preprocess, files, spec))
+        activation, about = "sigmoid", (*about, *hf_text_detection.make_detector(model, files, spec))
     else:
         make_resizable(tower, native_size)
     if spec.size:

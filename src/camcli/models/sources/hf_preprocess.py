@@ -77,7 +77,9 @@ def _pad(preprocess: Preprocess, side: int | None) -> tuple[Preprocess, tuple[st
         f"the image's longer side is resized to {side} pixels and the rest padded; transformers: the shorter side "
         "(--size takes a larger square)"
     )
-    padded = replace(preprocess, size=(side, side), resize=(side, side), fit="longer", fill=fill, corner=True)
+    padded = replace(
+        preprocess, size=(side, side), resize=(side, side), fit="longer", fill=fill, corner=True, blank=True
+    )
     return padded, (note,)
 
 

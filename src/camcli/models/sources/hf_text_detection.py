@@ -82,7 +82,7 @@ def check_request(spec: ModelSpec, name: str) -> None:
     zero_shot.check_prompts(spec)
 
 
-def make_detector(module: Any, preprocess: Any, files: ModelFiles, spec: ModelSpec) -> tuple[str, ...]:
+def make_detector(module: Any, files: ModelFiles, spec: ModelSpec) -> tuple[str, ...]:
     """Make a model return boxes of the prompts with the queries that they came from, in place; return notes.
 
     Raises:
@@ -97,7 +97,7 @@ def make_detector(module: Any, preprocess: Any, files: ModelFiles, spec: ModelSp
     with torch.no_grad():
         notes = family.keep_prompts(module, tokenize, spec)
     rule = replace(family.rule, asked=len(spec.text) or RANDOM_CLASSES)
-    hf_detection.replace_detection(module, rule, preprocess, family.detect)
+    hf_detection.replace_detection(module, rule, family.detect)
     if not spec.text:
         notes = (*notes, f"no --text was given: {RANDOM_CLASSES} random embeddings stand for prompts")
     if spec.min_score > family.threshold:

@@ -56,7 +56,7 @@ def collect_parts(job: Job, network: Network, sha256: str) -> dict[str, str]:
 
 def _format_preprocess(preprocess: Preprocess) -> str:
     """Write a preprocessing as the first release did where it could, so that a folder begun by that is resumed."""
-    written = repr(preprocess).replace(", floor=False", "").replace(", corner=False", "")
+    written = repr(preprocess).replace(", floor=False", "").replace(", blank=False", "").replace(", corner=False", "")
     return re.sub(r"^Preprocess\(", "Prepare(", written).replace(", arithmetic='pillow', bgr=False", "")
 
 

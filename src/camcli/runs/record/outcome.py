@@ -149,11 +149,12 @@ def restore_tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Counts:
-    """Numbers of images that a run has processed so far."""
+    """Numbers of images that a run has processed so far; ``partial`` are those failed that have some maps."""
 
     done: int = 0
     failed: int = 0
     skipped: int = 0
+    partial: int = 0
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Add an image: without outcomes it was done before; one failed map makes it a failure.
@@ -167,6 +168,7 @@ class Counts:
             self.failed += 1
         elif any(outcome.error for outcome in outcomes):
             self.failed += 1
+            self.partial += not all(outcome.error for outcome in outcomes)
         else:
             self.done += 1
 
@@ -178,7 +180,8 @@ class Counts:
     def describe(self) -> list[str]:
         """Return the numbers with what they count: ``12 done``, ``1 failed``; those that are 0 are left out."""
         parts = [f"{self.done} done"]
-        parts += [f"{self.failed} failed"] if self.failed else []
+        some = f" ({self.partial} in part)" if self.partial else ""
+        parts += [f"{self.failed} failed{some}"] if self.failed else []
         return parts + [f"{self.skipped} done before"] * (self.skipped > 0)
 
     @property

@@ -30,7 +30,8 @@ class TrueBoxes:
         notes: notes for the user.
 
     Raises:
-        RequestError: the network finds no boxes, or as in :class:`camcli.images.objects.boxes.Boxes`.
+        RequestError: the network finds no boxes; the file names no image that is there; or as in
+            :class:`camcli.images.objects.boxes.Boxes`.
     """
 
     def __init__(self, job: Job, network: Network) -> None:
@@ -39,10 +40,18 @@ class TrueBoxes:
                 f"{network.name} finds no boxes, so --boxes cannot be explained",
                 "leave --boxes out; camcli evaluate --boxes compares maps of a classifier with boxes",
             )
-        folders = [Path(given) for given in job.inputs if Path(given).is_dir()]
+        given = [Path(one) for one in job.inputs]
+        folders = [one if one.is_dir() else one.parent for one in given if one.exists()]
         find_known = partial(find_whole_name, network.labels)
         self._boxes = Boxes(Path(job.true_boxes), network.labels.find, find_known, folders)
         self.notes = self._boxes.notes
+        if unmatched := self._boxes.describe_unmatched():
+            if not self._boxes.describe_images():
+                raise RequestError(
+                    f"{job.true_boxes} has boxes of no image that is there: it names {unmatched}",
+                    "write paths from the current folder, from the folder of that file, or from those of the images",
+                )
+            self.notes.append(f"{job.true_boxes} names what is no image here: {unmatched}")
 
     def make_rule(self, source: PictureSource, view: View) -> TargetRule:
         """Return the target rule of one image: all its boxes.

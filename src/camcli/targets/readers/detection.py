@@ -100,24 +100,33 @@ class BoxPredictions:
         candidates = one.candidates or one.as_candidates(self.classes)
         indices = [wanted.index] if wanted.index is not None else self._list_named(candidates.logits.shape[1])
         indices = indices[: candidates.asked]
-        best, overlap = None, 0.0
+        best, closest = None, (0.0, -1, -1)
         for index in indices:
             boxes, logits = candidates.boxes_of_class(index).detach(), candidates.logits[:, index].detach()
             if not len(boxes):
                 continue
             overlaps = box_iou(boxes.float(), boxes.new_tensor([truth]).float())[:, 0]
-            overlap = max(overlap, float(overlaps.max()))
+            closest = max(closest, (float(overlaps.max()), index, int(overlaps.argmax())))
             at = int(logits.where(overlaps >= LEAST_OVERLAP, NO_SCORE).argmax())
             if overlaps[at] >= LEAST_OVERLAP and logits[at] > NO_SCORE:
                 best = max(best or (NO_SCORE, 0, 0, 0.0), (float(logits[at]), index, at, float(overlaps[at])))
         if best is None:
-            raise PictureError(
-                f"nothing that the model considers overlaps with the true box {wanted.number} by {LEAST_OVERLAP:g}: "
-                f"the best overlap (IoU) is {overlap:.2f}",
-                "the model proposes no such box here; explain what it finds instead: leave --boxes out",
-            )
+            raise self._missed_error(one, wanted, *closest)
         _, index, at, overlap = best
         return self._make_true_target(row, candidates, wanted, (index, at, overlap))
+
+    def _missed_error(self, one: Detections, wanted: WantedBox, overlap: float, index: int, at: int) -> PictureError:
+        """Return the error for a true box where there is no candidate, by that which overlaps with it most."""
+        nearest = f"the best overlap (IoU) is {overlap:.2f}"
+        if overlap > 0:
+            sure = one.candidates.find_probability(at, index) if one.candidates else float(one.scores[at].detach())
+            name = self.names[index] if index < len(self.names) else f"class {index}"
+            nearest += f", of a candidate with the probability {sure:.2g} for {name}"
+        return PictureError(
+            f"nothing that the model considers overlaps with the true box {wanted.number} by {LEAST_OVERLAP:g}: "
+            f"{nearest}",
+            "the model proposes no such box here; explain what it finds instead: leave --boxes out",
+        )
 
     def _make_true_target(
         self, row: int, candidates: Candidates, wanted: WantedBox, found: tuple[int, int, float]
@@ -133,12 +142,21 @@ class BoxPredictions:
             score, rivals = self._score_candidate(candidates, at, index)
             classes = candidates.find_probabilities(at)
             sure = candidates.find_probability(at, index) if sure is None else sure
-        fate = "is found" if returned and sure is not None and sure >= self.min_score else "was dropped"
+        fate = self._describe_fate(bool(returned), sure)
         x0, y0, x1, y1 = candidates.boxes_of_class(index)[at].detach().float().tolist()
         note = f"explained is what the model considered at the true box {wanted.number} (IoU {overlap:.2f}); it {fate}"
         box = (x0, y0, x1, y1)
         found_at = Target(index, score, sure, wanted.number, box, rivals=rivals, note=note, box_probabilities=classes)
         return replace(found_at, true_box=wanted.truth)
+
+    def _describe_fate(self, returned: bool, sure: float | None) -> str:
+        """Describe what became of a candidate with this probability, and why."""
+        if sure is None or sure < self.min_score:
+            said = "" if sure is None else f": its probability is {sure:.2g}, below --min-score {self.min_score:g}"
+            return f"was dropped{said}"
+        return (
+            "is found" if returned else f"was dropped for a better box that overlaps, with the probability {sure:.2g}"
+        )
 
     def _list_named(self, columns: int) -> list[int]:
         """Return the classes that can be explained, of so many columns of logits."""
