@@ -295,11 +295,6 @@ class Preprocess:
         return (values if white == 1 else values.div_(white)).sub_(mean).div_(std)
 
 
-def _find_padded_size(fit: str, width: int, height: int) -> tuple[int, int]:
-    """Return the width and height of what is resized of an image of this size."""
-    return (max(width, height),) * 2 if fit == "padded" else (width, height)
-
-
 def _find_resized_size(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]:
     """Return the height and width to which an image of this size is resized."""
     target_height, target_width = preprocess.resize
