@@ -118,7 +118,7 @@ class Preprocess:
             levels = np.asarray(picture, np.float32)
             return self.from_planes((levels if levels.ndim == 3 else levels[..., np.newaxis]) * np.float32(1 / 255))
         values = self._normalize(_to_planes(self._resize_and_crop(picture)))
-        return self._blank(values, picture.width, picture.height), self.view(picture.width, picture.height)
+        return _blank_padding(self, values, picture.width, picture.height), self.view(picture.width, picture.height)
 
     def from_planes(self, values: Float32[np.ndarray, "H W d0"]) -> tuple[Float[Tensor, "d h w"], View]:
         """Preprocess an array with values in 0..1 channel by channel, without rounding to 8 bits.
@@ -144,7 +144,7 @@ class Preprocess:
                 cut[one] = np.asarray(self._resize_and_crop(plane, fill=fill * white / 255))
         planes = np.stack([cut[min(at, values.shape[2] - 1), fill] for at, fill in enumerate(fills)])
         normalized = self._normalize(torch.from_numpy(planes), white)
-        return self._blank(normalized, width, height), self.view(width, height)
+        return _blank_padding(self, normalized, width, height), self.view(width, height)
 
     def from_reduced(
         self, picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
@@ -163,7 +163,7 @@ class Preprocess:
             Input and view; the view is in pixels of the whole image.
         """
         cut = self._resize_and_crop(self._to_model_channels(picture), size, box, REDUCING_GAP)
-        return self._blank(self._normalize(_to_planes(cut)), *size), self.view(*size)
+        return _blank_padding(self, self._normalize(_to_planes(cut)), *size), self.view(*size)
 
     def max_divisor(self, width: int, height: int) -> float:
         """Return the greatest divisor that leaves an image of this size ``REDUCING_GAP`` times its final size."""
@@ -222,15 +222,6 @@ class Preprocess:
     def _find_padded_size(self, width: int, height: int) -> tuple[int, int]:
         """Return the width and height of what is resized of an image of this size."""
         return (max(width, height),) * 2 if self.fit == "padded" else (width, height)
-
-    def _blank(self, values: Tensor, width: int, height: int) -> Float[Tensor, "d h w"]:
-        """Set an input's padding to zero where that is asked, for an image of this size."""
-        if self.blank:
-            (rows, columns), (top, left) = self._plan(width, height)
-            shown = torch.zeros(values.shape[1:], dtype=torch.bool, device="cpu")
-            shown[max(-top, 0) : rows - top, max(-left, 0) : columns - left] = True
-            values = values.where(shown, 0)
-        return values
 
     def _find_resized_size(self, width: int, height: int) -> tuple[int, int]:
         target_height, target_width = self.resize
@@ -313,6 +304,16 @@ class Preprocess:
         if self.arithmetic == "tensor":
             return values.sub_(mean * white).div_(std * white)
         return (values if white == 1 else values.div_(white)).sub_(mean).div_(std)
+
+
+def _blank_padding(preprocess: Preprocess, values: Tensor, width: int, height: int) -> Float[Tensor, "d h w"]:
+    """Set an input's padding to zero where that is asked, for an image of this size."""
+    if preprocess.blank:
+        (rows, columns), (top, left) = preprocess._plan(width, height)
+        shown = torch.zeros(values.shape[1:], dtype=torch.bool, device="cpu")
+        shown[max(-top, 0) : rows - top, max(-left, 0) : columns - left] = True
+        values = values.where(shown, 0)
+    return values
 
 
 def _to_planes(picture: Image.Image) -> Tensor:
