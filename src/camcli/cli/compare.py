@@ -32,7 +32,7 @@ OPTIONS = (
         "texts",
         "template",
         "text_tower",
-        "trust_remote_code",
+        "trust_code",
         "size",
         "crop",
         "preprocess",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
     *("inputs", "model", "weights", "labels", "text", "texts", "template", "text_tower"),
-    *("trust_remote_code", "size", "crop", "preprocess", "wrap"),
+    *("trust_code", "size", "crop", "preprocess", "wrap"),
     *METHOD_OPTIONS,
     *("target", "targets", "head", "pool", "activation", "score", "versus", "output"),
     *("metrics", "settings", "boxes", "masks", "measured", "out", "root", "to", "plots"),

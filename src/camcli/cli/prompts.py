@@ -29,7 +29,7 @@ MAX_MATRIX_COLUMNS = 8
 
 # The command's options in the order of its help: those shared with a job, and its own.
 OPTIONS = (
-    *("inputs", "model", "text", "texts", "paraphrases", "template", "text_tower", "trust_remote_code"),
+    *("inputs", "model", "text", "texts", "paraphrases", "template", "text_tower", "trust_code"),
     *("weights", "size", "crop"),
     *METHOD_OPTIONS,
     *("score", "versus", "out", "root", "save", "measure", "pictures", "colormap", "alpha"),

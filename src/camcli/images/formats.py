@@ -37,7 +37,8 @@ OTHER_SUFFIXES = {
 DRAWINGS = {".svg", ".svgz", ".eps", ".ps", ".ai", ".cdr", ".emf", ".wmf", ".dxf"}
 DOCUMENTS = {".pdf", ".djvu", ".djv", ".xps"}
 DICOM = {".dcm", ".dicom"}
-VOLUMES = {".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"}
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+VOLUMES = {*NIFTI_SUFFIXES, ".nrrd", ".mha", ".mhd"}
 # Folders hold arrays of all kinds, so that only those named are read.
 ARRAYS = {".npy"}
 OTHER_SUFFIXES -= DICOM | VOLUMES

@@ -16,12 +16,11 @@ from camcli.images.decode import as_picture_error, check_pixels, decode_reduced,
 from camcli.images.decoded import DecodedPicture
 from camcli.images.depth import scale_array
 from camcli.images.files import open_file, read_stamp
-from camcli.images.formats import suffix_of
+from camcli.images.formats import NIFTI_SUFFIXES, suffix_of
 from camcli.images.pages import count_file_pages
 from camcli.images.videos import index_video, is_video
 from camcli.images.volumes import VolumePreprocess
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 NIFTI_HINT = "pip install 'camcli-vision[medical]'"
 
 

@@ -38,7 +38,7 @@ def load(
     contrast: str | Sequence[str] = (),
     template: str | Sequence[str] = (),
     text_tower: str = "",
-    trust_remote_code: bool = False,
+    trust_code: bool = False,
     seed: int = 0,
     size: str = "",
     crop: Crop = "model",
@@ -71,7 +71,7 @@ def load(
             embeddings are averaged over several.
         text_tower: ``path/to/file.py:function`` or ``package.module:function``, a function that embeds texts, for a
             model without a text tower: its head is removed, and its pooled features are compared with the embeddings.
-        trust_remote_code: whether a model of transformers may run the Python code that its repository brings along.
+        trust_code: whether a model of transformers may run the Python code that its repository brings along.
         seed: seed of random weights; the caller's random state is left unchanged.
         size: the input size, ``256`` or ``256x384`` (height x width); empty for the model's own.
         crop: the part of an image that the model sees, as in :meth:`camcli.Preprocess.adapt`.
@@ -99,7 +99,7 @@ def load(
         _check_head(head, pool, activation, text)
     place, name, make = _find_source(model, preprocess or None, labels)
     _check_prompts(model, place, text, contrast or template, text_tower)
-    _check_remote_code(model, place, trust_remote_code)
+    _check_remote_code(model, place, trust_code)
     spec = ModelSpec(
         name=name,
         weights=weights,
@@ -108,7 +108,7 @@ def load(
         contrast=contrast,
         template=template,
         text_tower=text_tower,
-        trust_remote_code=trust_remote_code,
+        trust_code=trust_code,
         seed=seed,
         size=parse_size(size),
         # A wrapper's scores may be at another path than the model's, so `output` is then the wrapper's.
@@ -223,7 +223,7 @@ def _check_remote_code(model: str | Network | nn.Module, source: str, trusted: b
     if trusted and source != "hf":
         raise RequestError(
             f"{model} brings no code of its own along" if isinstance(model, str) else "a module brings no files along",
-            "trust_remote_code is for models of transformers, hf:...: leave it out",
+            "trust_code is for models of transformers, hf:...: leave it out",
         )
 
 

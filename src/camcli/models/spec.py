@@ -29,7 +29,7 @@ class ModelSpec:
         contrast: prompts that only compete with those of ``text``.
         template: templates that each prompt is put into.
         text_tower: a function of the user's own that embeds prompts, or empty.
-        trust_remote_code: whether code that a model's repository brings along may run.
+        trust_code: whether code that a model's repository brings along may run.
         seed: seed of random weights.
         size: height and width of the input; None for the model's own.
         output: path to the scores in the model's output, or empty to find them automatically.
@@ -48,7 +48,7 @@ class ModelSpec:
     contrast: tuple[str, ...] = ()
     template: tuple[str, ...] = ()
     text_tower: str = ""
-    trust_remote_code: bool = False
+    trust_code: bool = False
     seed: int = 0
     size: tuple[int, int] | None = None
     output: str = ""

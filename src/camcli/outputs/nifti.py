@@ -10,9 +10,9 @@ from jaxtyping import Float32
 
 from camcli.base.errors import PictureError
 from camcli.engine.explanation import Explanation
-from camcli.images.formats import suffix_of
+from camcli.images.formats import NIFTI_SUFFIXES, suffix_of
 from camcli.images.source import Picture
-from camcli.images.stacks import NIFTI_HINT, NIFTI_SUFFIXES
+from camcli.images.stacks import NIFTI_HINT
 from camcli.images.volumes import VolumeView
 from camcli.outputs.style import Style
 

@@ -276,7 +276,7 @@ def test_what_cannot_be_said_of_each_picture_is_refused(model, options, message)
 @pytest.mark.parametrize(
     ("gives", "message"),
     [
-        (lambda rows: rows[:2], "returns 2x4 for a group of 4 image.s., neither one row of class scores for the group"),
+        (lambda rows: rows[:2], "returns 2x4 for a group of 4 images, neither one row of class scores for the group"),
         (lambda rows: rows.sum(), "returns one number|returns  for a group"),
         (lambda rows: {"a": rows, "b": rows[:1] * 2}, "returns 2 tensors that could be its scores"),
     ],

@@ -307,7 +307,7 @@ class TestRefusals:
         (folder / "own.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\n")
         own = {**config, "model_type": "own", "architectures": ["OwnForImageClassification"], "auto_map": code}
         (folder / "config.json").write_text(json.dumps(own))
-        assert "--trust-remote-code" in self.refuse("runs Python code of its own")
+        assert "--trust-code" in self.refuse("runs Python code of its own")
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "preprocessor_config.json").write_text(
             json.dumps({"image_processor_type": "OwnProcessor", "auto_map": {"AutoImageProcessor": "own.P"}})

@@ -96,7 +96,7 @@ def change(folder, **settings):
 
 
 def test_its_class_and_weights_are_used(folder):
-    network = load(f"hf:{folder}", trust_remote_code=True)
+    network = load(f"hf:{folder}", trust_code=True)
     assert network.labels.names == ("cat", "dog", "cup")
     images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     middle = torch.nn.functional.conv2d(images, WEIGHTS["conv.weight"], stride=4).relu().mean((2, 3))
@@ -108,13 +108,13 @@ def test_its_class_and_weights_are_used(folder):
 def test_without_the_flag_it_is_refused_and_where_to_read_is_said(folder):
     with pytest.raises(RequestError, match="runs Python code of its own") as caught:
         load(f"hf:{folder}")
-    assert "--trust-remote-code" in str(caught.value.hint)
+    assert "--trust-code" in str(caught.value.hint)
     assert str(folder) in str(caught.value.hint)
 
 
 def test_the_hubs_cache_has_the_code_and_what_it_imports(folder, tmp_path):
     shutil.copytree(folder, in_hub_cache(tmp_path, "owner/own"), dirs_exist_ok=True)
-    assert load("hf:owner/own", trust_remote_code=True).labels.names[0] == "cat"
+    assert load("hf:owner/own", trust_code=True).labels.names[0] == "cat"
     assert [one.name for one in list_python_files("owner/own")] == ["own_config.py", "own_model.py"]
 
 
@@ -129,28 +129,28 @@ def test_the_hubs_cache_has_the_code_and_what_it_imports(folder, tmp_path):
 def test_what_cannot_be_used_is_refused(folder, settings, reason):
     change(folder, **settings)
     with pytest.raises(RequestError, match=reason):
-        load(f"hf:{folder}", trust_remote_code=True)
+        load(f"hf:{folder}", trust_code=True)
 
 
 def test_code_that_fails_says_why(folder):
     (folder / "own_model.py").write_text("import a_package_that_nobody_has\n" + MODEL)
     with pytest.raises(RequestError, match="a_package_that_nobody_has"):
-        load(f"hf:{folder}", trust_remote_code=True)
+        load(f"hf:{folder}", trust_code=True)
 
 
 def test_other_models_have_nothing_to_trust():
     with pytest.raises(RequestError, match="brings no code of its own along"):
-        load("timm:test_resnet", weights="random", trust_remote_code=True)
+        load("timm:test_resnet", weights="random", trust_code=True)
 
 
 def test_a_job_file_needs_trust_of_its_own(folder, tmp_path, sample_images):
     job = tmp_path / "job.toml"
-    job.write_text(f'model = "hf:{folder}"\ntrust_remote_code = true\nlayer = "conv"\nlimit = 1\n')
-    assert job_file.find_code({"model": f"hf:{folder}", "trust_remote_code": True}) == {"trust_remote_code": "true"}
+    job.write_text(f'model = "hf:{folder}"\ntrust_code = true\nlayer = "conv"\nlimit = 1\n')
+    assert job_file.find_code({"model": f"hf:{folder}", "trust_code": True}) == {"trust_code": "true"}
     words = ["explain", "--config", str(job), "--out", str(tmp_path / "out"), str(sample_images), "--device", "cpu"]
     refused = CliRunner().invoke(app, words)
     assert refused.exit_code == 2
-    assert "trust_remote_code runs Python code that comes with the model" in " ".join(refused.output.split())
+    assert "trust_code runs Python code that comes with the model" in " ".join(refused.output.split())
     assert CliRunner().invoke(app, [*words, "--trust-config"]).exit_code == 0
     assert "1 done before" in CliRunner().invoke(app, [*words, "--trust-config"]).output
     # In its other file, which a process imports once only.

@@ -23,7 +23,7 @@ CHANGED = {
     "texts": "prompts.txt",
     "template": ("a photo of a {}.",),
     "text_tower": "tower.py:embed",
-    "trust_remote_code": True,
+    "trust_code": True,
     "size": "256x384",
     "crop": "none",
     "preprocess": "imagenet",

@@ -41,7 +41,7 @@ def load(spec: ModelSpec) -> Network:
             incomplete, or its preprocessing cannot be followed.
     """
     files = hf_files.find_files(
-        spec.name, own_weights=not spec.weights, tokenizer=bool(spec.text), code=spec.trust_remote_code
+        spec.name, own_weights=not spec.weights, tokenizer=bool(spec.text), code=spec.trust_code
     )
     if files.is_timm:
         from camcli.models.sources import timm

@@ -108,8 +108,7 @@ def _import_own_class(files: ModelFiles) -> tuple[Any, Kind]:
         raise RequestError(
             f"{files.name} runs Python code of its own ({_first(own.values())}), and camcli runs none that a model "
             "brings along unless you say so",
-            f"read that code, in {str(files.folder)!r}; if you trust it: --trust-remote-code (in Python "
-            "trust_remote_code=True)",
+            f"read that code, in {str(files.folder)!r}; if you trust it: --trust-code (in Python trust_code=True)",
         )
     list_code_files(files.config)
     # That of the model itself, if the configuration says which it is.

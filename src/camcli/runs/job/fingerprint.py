@@ -144,7 +144,7 @@ def _find_target_rows(job: Job) -> list[str]:
 
 def _find_python_files(job: Job) -> Iterator[Path]:
     """Yield the Python files that a job names, as paths or as modules."""
-    if job.trust_remote_code and job.model.startswith("hf:"):
+    if job.trust_code and job.model.startswith("hf:"):
         yield from list_python_files(job.model.removeprefix("hf:"))
     for words in (job.model, job.wrap, job.text_tower):
         place = listing.find_python_file(words)[0] or words.rpartition(":")[0]

@@ -76,7 +76,7 @@ class Job:
         "embeddings are compared with the model's image features",
         metavar="FUNCTION",
     )
-    trust_remote_code: bool = option(
+    trust_code: bool = option(
         False,
         MODEL,
         help="Let a model of transformers (hf:...) run the Python code that its repository or folder brings along",

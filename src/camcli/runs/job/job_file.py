@@ -13,7 +13,7 @@ from camcli.runs.job.option import name_by_field
 from camcli.runs.job.values import SEPARATORS, convert_value
 
 # The option that lets a model's own code run.
-REMOTE_CODE = "trust_remote_code"
+REMOTE_CODE = "trust_code"
 KIND_NAMES = {
     str: "a string",
     int: "an integer",

@@ -15,8 +15,7 @@ from camcli.images import Bands
 from camcli.images.address import to_url
 from camcli.images.decode import decode_reduced
 from camcli.images.decoded import DecodedPicture
-from camcli.images.formats import suffix_of
-from camcli.images.stacks import NIFTI_SUFFIXES
+from camcli.images.formats import NIFTI_SUFFIXES, suffix_of
 from camcli.runs.record.folder import resolve_inside
 from camcli.runs.record.kept import find_source
 from camcli.runs.record.outcome import Outcome

@@ -168,7 +168,7 @@ def _load_network(
         "contrast": given.contrast if given else (),
         "template": job.template,
         "text_tower": job.text_tower,
-        "trust_remote_code": job.trust_remote_code,
+        "trust_code": job.trust_code,
         "seed": job.seed,
         "size": job.size,
         "crop": job.crop,
