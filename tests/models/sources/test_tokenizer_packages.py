@@ -24,7 +24,9 @@ SAID = "\nSiglipTokenizer requires the {} library but it was not found in your e
 def test_what_is_missing_is_named_with_the_command(said, missing, hint, message, monkeypatch):
     found = {name: object() for name in tokenizer.PACKAGES.values()}
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: None if name in missing else found.get(name, REAL(name, *more))
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name in missing else found[name] if name in found else REAL(name, *more),
     )
     error = tokenizer.loading_error("open_clip:SigLIP", ImportError(SAID.format(said)), "save it")
     assert error.hint == f"pip install {hint}"

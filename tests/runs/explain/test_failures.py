@@ -95,7 +95,7 @@ class Windows(Gated):
 
 def test_a_bias_of_pieces_of_an_image_has_no_place_for_fullgrad() -> None:
     with pytest.raises(
-        RequestError, match=r"fullgrad cannot be computed .* added to a tensor 4x4x4x4 for 1 image\(s\), such as"
+        RequestError, match=r"fullgrad cannot be computed .* added to a tensor 4x4x4x4 for 1 image, such as"
     ):
         Explainer(Windows(), method="fullgrad")(pictures(2), 0)
 
