@@ -10,7 +10,7 @@ from torch import nn
 
 from camcli import Explainer
 from camcli.engine.layers.probe import probe_image
-from camcli.engine.speed.convolutions import pad_inside
+from camcli.engine.speed.convolutions import find_same_convolutions, pad_inside
 from camcli.engine.speed.tune import optimize_weights
 
 SIZES = [(12, 12), (13, 12), (12, 13), (11, 15), (2, 3)]
@@ -32,7 +32,7 @@ def test_the_output_at_every_size_and_back_again(kernel, stride, dilation):
         model = make(3, 6, kernel, stride=stride, dilation=dilation, groups=groups)
         images = [torch.randn(2, 3, *size) for size in SIZES]
         wanted = [model(image) for image in images]
-        undo = pad_inside(model)
+        undo = pad_inside(find_same_convolutions(model))
         assert has_changed(model)
         for image, before in zip(images, wanted, strict=True):
             after = model(image)
@@ -46,7 +46,7 @@ def test_the_output_at_every_size_and_back_again(kernel, stride, dilation):
 def test_the_zero_of_the_kernel_by_hand():
     model = make(1, 1, 3, stride=2, bias=False)
     model[0].weight.data = torch.tensor([[[[0.0, 0, 0], [0, 1, 10], [0, 100, 1000]]]])
-    pad_inside(model)
+    pad_inside(find_same_convolutions(model))
     # Cells begin at 0 and 2, and nothing is padded before them: each is 1, 10, 100 and 1000 times its inner corner.
     image = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert model(image).tolist() == [[[[5 + 60 + 900 + 10000, 7 + 1100], [13 + 140, 15]]]]
@@ -55,7 +55,7 @@ def test_the_zero_of_the_kernel_by_hand():
 def test_gradients_pass_as_before():
     model, image = make(3, 6, 3, stride=2), torch.randn(1, 3, 12, 12, requires_grad=True)
     [before] = torch.autograd.grad(model(image).square().sum(), image)
-    pad_inside(model)
+    pad_inside(find_same_convolutions(model))
     [after] = torch.autograd.grad(model(image).square().sum(), image)
     assert torch.allclose(after, before, atol=1e-6)
 
@@ -64,14 +64,14 @@ def test_not_a_number_stays_one():
     model, image = make(3, 6, 3, stride=2), torch.randn(1, 3, 12, 12)
     image[0, 0, 5, 5] = torch.nan
     before = model(image).isnan()
-    pad_inside(model)
+    pad_inside(find_same_convolutions(model))
     assert bool(before.any())
     assert bool((model(image).isnan() >= before).all())
 
 
 def test_a_copy_uses_its_own_weights_and_a_changed_weight_counts():
     model, image = make(3, 6, 3, stride=2), torch.randn(1, 3, 12, 12)
-    pad_inside(model)
+    pad_inside(find_same_convolutions(model))
     copy, before = deepcopy(model), model(image)
     nn.init.zeros_(copy[0].weight)
     nn.init.ones_(copy[0].bias)

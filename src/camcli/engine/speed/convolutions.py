@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,21 +14,25 @@ from torch import Tensor, nn
 from camcli.engine.hooks.patch import replace_forward
 
 
-def pad_inside(model: nn.Module) -> Callable[[], None]:
-    """Let timm's "same" convolutions of a network pad their input themselves, with the same output up to rounding.
+def find_same_convolutions(model: nn.Module) -> list[nn.Module]:
+    """Find timm's "same" convolutions of a network that nothing has been put in the place of."""
+    # Who uses this class has imported timm.
+    same = getattr(sys.modules.get("timm.layers"), "Conv2dSame", None)
+    return [module for module in model.modules() if type(module) is same and "forward" not in vars(module)]
+
+
+def pad_inside(convolutions: Iterable[nn.Module]) -> Callable[[], None]:
+    """Let "same" convolutions pad their input themselves, with the same output up to rounding.
 
     They copy the input with zeros around it, which takes longer than the convolution: the zeros are more often on the
     right and at the bottom, where no convolution of PyTorch puts them alone.
 
     Returns:
-        A function that restores the model.
+        A function that restores them.
     """
     undo = ExitStack()
-    # Who uses this class has imported timm.
-    if same := getattr(sys.modules.get("timm.layers"), "Conv2dSame", None):
-        for module in model.modules():
-            if type(module) is same and "forward" not in vars(module):
-                undo.callback(replace_forward(module, _SameConvolution(module)))
+    for module in convolutions:
+        undo.callback(replace_forward(module, _SameConvolution(module)))
     return undo.close
 
 

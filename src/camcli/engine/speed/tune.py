@@ -27,7 +27,7 @@ from camcli.engine.layers.probe import noise_like
 from camcli.engine.needs import NEEDS_ATTENTION
 from camcli.engine.setup import Setup
 from camcli.engine.speed.compiling import CompileReport, compile_modules
-from camcli.engine.speed.convolutions import pad_inside
+from camcli.engine.speed.convolutions import find_same_convolutions, pad_inside
 from camcli.engine.speed.folding import ConvNormPair, find_conv_bn_pairs, fold_batch_norms
 from camcli.images.features import Features
 from camcli.methods.rounding import unit_roundoff
@@ -90,6 +90,7 @@ def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
     # A method that needs every bias needs the layers as they are.
     may_change = "biases" not in setup.signal_names
     folds = may_change and any(isinstance(one, nn.BatchNorm2d) for one in setup.module.modules())
+    same = find_same_convolutions(setup.module) if may_change and setup.device.type == "cpu" else []
 
     def find_pairs() -> None:
         if folds:
@@ -97,12 +98,12 @@ def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
         else:
             run()
 
-    setup.runner.settle_memory_format(find_pairs, always=may_change)
+    setup.runner.settle_memory_format(find_pairs, always=folds or bool(same))
     pairs = [one for one in pairs if not any(map(one.touches, setup.layers))]
     if pairs and not change(fold_batch_norms(setup.module, pairs)):
         pairs = []
-    if may_change and setup.device.type == "cpu":
-        change(pad_inside(setup.module))
+    if same:
+        change(pad_inside(same))
     return len(pairs)
 
 

@@ -57,10 +57,12 @@ def load(spec: ModelSpec) -> Network:
         raise RequestError(f"there is no file {spec.name!r}", USAGE)
     try:
         model = onnx.load(path)
-        onnx.checker.check_model(model) if model.ByteSize() < MAX_BYTES else None
+        is_small = model.ByteSize() < MAX_BYTES
+        if is_small:
+            onnx.checker.check_model(model)
     except Exception as error:  # of the format, of external data, of the system
         raise _make_error(spec.name, "cannot be read", error) from error
-    if model.ByteSize() >= MAX_BYTES:
+    if not is_small:
         raise RequestError(f"{spec.name} has 2 GB or more, which is too large to be run in parts", "use a smaller one")
     return _build_network(model, spec)
 
