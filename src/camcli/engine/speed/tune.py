@@ -77,11 +77,12 @@ def _fold_and_check(setup: Setup, findings: Findings, image: Tensor) -> int:
 
     def change(undo: Callable[[], None]) -> bool:
         """Keep a change of the network, which has been made, unless it changes the output by more than rounding."""
-        [(before, _)] = found
+        [kept] = found
         run()
         [(after, activations)] = found
-        if not _have_same_tensors(before, after):
+        if not _have_same_tensors(kept[0], after):
             undo()
+            found[:] = [kept]
             return False
         findings.activations[setup.size_key(image)] = activations
         return True
