@@ -196,6 +196,7 @@ def test_commented_rules_of_the_example_are_valid_too(here: Path) -> None:
             "no [[check]] rules; it has rules of the other kind, for camcli diff",
         ),
         ("\n[[check]]\nmin = 1", "r.toml, line 2: the rule names no measure"),
+        ('[[check]]\nmin = 1\nmeasur = "entropy"', "r.toml, line 3: there is no key 'measur'"),
         ("[[check]]\nmeasure = 'energy-in-bx'\nmin = 1", "r.toml, line 2: there is no measure 'energy-in-bx'"),
         ("[[check]]\nmeasure = 'pearson'\nmin = 1", "'pearson' is a measure of [[diff]]"),
         ("[[check]]\nmeasure = 'insertion-blur'\nmin = 1", "camcli evaluate measures it"),

@@ -120,6 +120,9 @@ def _read_rule(
         find_place: from a key, or an empty text, to the place in the file.
     """
     if "measure" not in table:
+        for key in table:
+            if near := did_you_mean(key, ["measure"]):
+                raise RequestError(f"{find_place(key)}: there is no key {key!r}", near)
         raise RequestError(
             f"{find_place('')}: the rule names no measure", f"write measure = one of: {', '.join(measures)}"
         )
